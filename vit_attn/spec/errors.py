@@ -1,0 +1,26 @@
+"""Errors that are the user's to mend: one line that names the key, the value and the way out, never a traceback."""
+
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in a flag, a config, a data set or a directory. Command-line programs print it and exit with code 2."""
+
+
+def unknown(what: str, got: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not among `choices`: it lists them and guesses which one was meant."""
+    names = list(choices)
+    near = get_close_matches(got, names, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"{what} {got!r} is unknown{guess} (choices: {', '.join(names)})")
+
+
+def exit_code_of(program: Callable[[], int]) -> int:
+    """Runs a command-line program; a UserError becomes one line on stderr and exit code 2."""
+    try:
+        return program()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

@@ -1,0 +1,142 @@
+"""What a run is: frozen dataclasses. Every default lives here, once.
+
+Fields marked `knob=True` are numbers that the compiled step takes as arguments; all others are static and shape the program.
+Runs that agree in everything but knobs can be one pack: one compiled program, one stream of batches (see `static_of`).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vit_attn.ops.nonlinearity import H
+from vit_attn.spec.setting import setting
+
+EMBEDDED = "embedded"  # data.data_dir: the data sets inside the package
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Attention weights L^-alpha * h(q.k/sqrt(d)), or softmax (arXiv:2309.08586, section 3)."""
+
+    h: str = setting("softmax", choices=H)
+    alpha: float | None = setting(None, knob=True)  # None: 1 for a pointwise h; softmax has no alpha
+    qk_norm: str = setting("head", choices=("none", "head"))  # head: LayerNorm over the head width, scale, no bias
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A Vision Transformer, as big_vision's. Sizes left at 0 come from `variant`."""
+
+    variant: str = "S/16"
+    width: int = setting(0, at_least=0)
+    depth: int = setting(0, at_least=0)
+    mlp_dim: int = setting(0, at_least=0)
+    heads: int = setting(0, at_least=0)
+    patch: int = setting(0, at_least=0)  # pixels a side
+    image_size: int = setting(224, at_least=1)  # pixels a side
+    num_classes: int = setting(1000, at_least=1)
+    posemb: str = setting("learn", choices=("learn", "sincos2d"))
+    pool: str = setting("gap", choices=("gap", "tok", "map"))
+    rep_size: bool = False  # a Dense(width) + tanh layer before the head ("pre_logits")
+    head_bias: float = 0.0  # initial bias of the head: -10 for i21k, -6.9 for i1k with the sigmoid loss
+    dtype: str = setting("float32", choices=("float32", "bfloat16"))  # of the computation; parameters are float32
+    attention: AttentionSpec = AttentionSpec()
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set prepared by TFDS in array_record format, and how its images reach the model."""
+
+    name: str = "fashion_mnist_12k"
+    version: str | None = None  # None: the newest one that is prepared
+    data_dir: str | None = EMBEDDED  # None: TFDS's default directory ($TFDS_DATA_DIR or ~/tensorflow_datasets)
+    train_split: str = "train"
+    image_key: str = "image"
+    label_key: str = "label"
+    seed: int = setting(0, at_least=0)  # order and augmentation; the same for every member of a pack
+    crop_padding: int = setting(0, at_least=0)  # pixels of reflection around the image before a random crop; 0: no crop
+    flip: bool = False  # left-right, with probability 1/2
+    threads: int = setting(2, at_least=1)  # that decode images
+    prefetch_batches: int = setting(4, at_least=1)
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """Loss, optimizer and schedule, as big_vision's `scale_by_adam` recipes."""
+
+    loss: str = setting("softmax_xent", choices=("softmax_xent", "sigmoid_xent"))
+    batch_images: int = setting(1024, at_least=1)
+    steps: int = setting(10_000, at_least=1)
+    warmup_steps: int = setting(0, at_least=0)
+    peak_lr: float = setting(1e-3, knob=True, at_least=0)
+    weight_decay: float = setting(1e-4, knob=True, at_least=0)  # decoupled, kernels only, not multiplied by the learning rate
+    clip_norm: float = setting(1.0, above=0)  # global norm of the gradients
+    adam_b1: float = setting(0.9, at_least=0, below=1)
+    adam_b2: float = setting(0.999, at_least=0, below=1)
+    adam_eps: float = setting(1e-8, above=0)
+    adam_mu_dtype: str = setting("bfloat16", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """The validation split: every image is counted once, every `steps` steps and at the end (0: only at the end)."""
+
+    split: str = "validation"
+    steps: int = setting(0, at_least=0)
+    batch_images: int = setting(1000, at_least=1)
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """How often things happen, in steps."""
+
+    log_steps: int = setting(50, at_least=1)
+    ckpt_steps: int = setting(1000, at_least=1)
+    ckpt_keep: int = setting(2, at_least=1)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, whole."""
+
+    seed: int = setting(0, knob=True, at_least=0)  # of the initial parameters
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    train: TrainSpec = TrainSpec()
+    eval: EvalSpec = EvalSpec()
+    loop: LoopSpec = LoopSpec()
+
+
+class Knobs(NamedTuple):
+    """The numbers of one member that enter the compiled step as arguments: Python numbers, or traced scalars."""
+
+    alpha: Any
+    peak_lr: Any
+    weight_decay: Any
+    seed: Any
+
+
+def knobs_of(spec: RunSpec) -> Knobs:
+    alpha = spec.model.attention.alpha
+    return Knobs(0.0 if alpha is None else alpha, spec.train.peak_lr, spec.train.weight_decay, spec.seed)
+
+
+def static_of(spec: Any) -> Any:
+    """`spec` with every knob at its default: equal for two runs exactly if they can share one compiled program."""
+    changes = {}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = static_of(value)
+        elif field.metadata.get("knob"):
+            changes[field.name] = field.default
+    return dataclasses.replace(spec, **changes)
+
+
+def flat(spec: RunSpec | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model.attention.h": "relu", ...}: every setting of a run by its dotted name."""
+    values = spec if isinstance(spec, dict) else dataclasses.asdict(spec)
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        rows.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return rows

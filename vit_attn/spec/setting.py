@@ -1,0 +1,82 @@
+"""One setting of a spec: a dataclass field that knows its own bounds, and the strict reading of plain values into it."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from vit_attn.spec.errors import UserError, unknown
+
+Spec = TypeVar("Spec")
+
+
+def setting(
+    default: Any,
+    *,
+    knob: bool = False,
+    choices: Iterable[str] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a spec. `knob=True` marks a number that enters the compiled step as an argument (never recompiles)."""
+    bounds = {"knob": knob, "choices": tuple(choices), "at_least": at_least, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> Spec:
+    """Makes the frozen dataclass `cls` from plain values, recursively.
+
+    Raises UserError, naming the key, the value and the choices, for an unknown key, a wrong type or a value out of bounds.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            raise unknown(f"{path}.{key}: the key", key, fields)
+    read = {}
+    for key, value in values.items():
+        where, hint = f"{path}.{key}", hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}={value!r} must be a section with the keys {', '.join(_names(hint))}")
+            read[key] = build(hint, value, where)  # type: ignore[type-var]
+        else:
+            read[key] = _checked(where, _typed(where, hint, value), fields[key].metadata)
+    return cls(**read)
+
+
+def _names(cls: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls)]
+
+
+def _typed(where: str, hint: Any, value: Any) -> Any:
+    """`value` as the type that the annotation asks for; the only conversion is from int to float."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in options:
+        return None
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not any(type(value) is option for option in options):
+        wanted = " or ".join(option.__name__ for option in options)
+        raise UserError(f"{where}={value!r} is of type {type(value).__name__}, but {wanted} is needed")
+    return value
+
+
+def _checked(where: str, value: Any, bounds: Mapping[str, Any]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}={value} is not a finite number")
+    if bounds.get("choices") and value not in bounds["choices"]:
+        raise unknown(f"{where}: the value", str(value), bounds["choices"])
+    rules = (
+        ("at_least", ">=", lambda bound: value >= bound),
+        ("above", ">", lambda bound: value > bound),
+        ("below", "<", lambda bound: value < bound),
+    )
+    for name, sign, holds in rules:
+        bound = bounds.get(name)
+        if bound is not None and value is not None and not holds(bound):
+            raise UserError(f"{where}={value!r} must be {sign} {bound}")
+    return value

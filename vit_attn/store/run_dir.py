@@ -1,0 +1,184 @@
+"""The directory of one member: everything that is known about it, as plain files. No jax in here.
+
+    config.json      the resolved run           metrics.jsonl    one row a logged step
+    env.json         versions, devices, host    events.out.*     the same for TensorBoard
+    status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vit_attn.spec.errors import UserError
+from vit_attn.spec.resolve import resolve
+from vit_attn.spec.run import RunSpec, flat
+
+STATES = ("waiting", "running", "stopped", "done", "diverged", "failed")
+FINISHED = ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a member stands. `metrics` are the newest ones; `seconds_left` is an estimate; `message` explains the state."""
+
+    state: str = "waiting"
+    step: int = 0
+    steps: int = 0
+    message: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds_left: float | None = None
+    pid: int = 0
+    host: str = ""
+    updated: float = 0.0  # unix seconds
+
+    def alive(self) -> bool:
+        """Whether a member that calls itself running really is: its process exists, as far as this host can tell."""
+        if self.state != "running":
+            return False
+        if self.host != socket.gethostname():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+
+@dataclass(frozen=True)
+class RunDir:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def spec(self) -> RunSpec | None:
+        """The run that lives here; None where there is none."""
+        values = _read_json(self.path / "config.json")
+        return None if values is None else resolve(values)
+
+    def status(self) -> Status:
+        """The newest status; `waiting` where nothing was written yet."""
+        values = _read_json(self.path / "status.json")
+        known = {f.name for f in dataclasses.fields(Status)}
+        return Status(**{k: v for k, v in (values or {}).items() if k in known})
+
+    def check(self, spec: RunSpec) -> None:
+        """Raises UserError, with the differing keys, if another run lives here, or if nothing could be written here."""
+        values = _read_json(self.path / "config.json")
+        if values is not None and (different := differences(values, dataclasses.asdict(spec))):
+            raise UserError(
+                f"{self.path} holds another run, which differs in {'; '.join(different)}: take another --workdir, "
+                "or delete that run with --overwrite"
+            )
+        check_writable(self.path)
+
+    def create(self, spec: RunSpec) -> None:
+        """Makes the directory and its config.json, unless they are there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", dataclasses.asdict(spec))
+
+    def clear(self) -> None:
+        """Deletes the run that lives here (--overwrite), and nothing that is not a run's."""
+        for name in ("status.json", "env.json", "metrics.jsonl", "config.json"):
+            (self.path / name).unlink(missing_ok=True)
+        for events in self.path.glob("events.out.tfevents*"):
+            events.unlink()
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def write_status(self, state: str, **values: Any) -> None:
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        status = Status(state=state, **values, **mine)
+        write_json(self.path / "status.json", dataclasses.asdict(status))
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        rows = []
+        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    @contextmanager
+    def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Keeps a second process from training here at the same time. Raises UserError if it does not get its turn."""
+        with file_lock(self.path / ".lock", f"{self.path} is being trained by another process", wait_seconds):
+            yield
+
+
+@contextmanager
+def file_lock(path: Path, held: str, wait_seconds: float = 0.0) -> Iterator[None]:
+    """An exclusive lock that the operating system drops with the process. UserError(`held`...) if it stays taken."""
+    with open(path, "a") as handle:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{held}: wait for it, or stop it (it holds {path})") from None
+                time.sleep(0.1)
+        yield
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """ "config.seed: 0 there, 1 here" for every setting in which two runs differ."""
+    there, here = flat(old), flat(new)
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError unless `path` is, or could be made, a directory that takes new files. Leaves nothing behind."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"--workdir={path}: {there} is a file, not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={path}: no permission to write in {there}; take another --workdir")
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise UserError(f"--workdir={path}: {there} is on a read-only file system; take another --workdir")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Whole or not at all: a reader, or a kill at any moment, never sees half a file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(part, "w") as handle:
+        json.dump(values, handle, indent=1)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(part, path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a run's file: it holds a {type(values).__name__}")
+    return values
