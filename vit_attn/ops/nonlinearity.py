@@ -24,22 +24,19 @@ POINTWISE: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
     "relu6": lambda s: jax.nn.relu6(s),
     "sigmoid": lambda s: jax.nn.sigmoid(s),
 }
-NORMALIZED = ("softmax",)
-H = (*NORMALIZED, *POINTWISE)
+# Functions of a whole row of logits. They have no alpha.
+ROWWISE: dict[str, Callable[[Float[Array, "... k"]], Float[Array, "... k"]]] = {
+    "softmax": lambda s: jax.nn.softmax(s, axis=-1),
+}
+NONLINEARITY = {**ROWWISE, **POINTWISE}
 
 
-def weights(
-    h: str, scores: Float[Array, "... q k"], alpha: float | Float[Array, ""]
-) -> Float[Array, "... q k"]:
-    """Attention weights from logits z = q.k/sqrt(d): L^-alpha * h(z), with L the number of keys; or softmax(z).
-
-    arXiv:2309.08586, section 3. `alpha` may be traced; softmax has none and ignores it.
-    """
-    if h == "softmax":
-        return jax.nn.softmax(scores, axis=-1)
-    return length_scale(scores.shape[-1], alpha) * POINTWISE[h](scores)
+def length_scale(h: str, length: int, alpha: float | Float[Array, ""]) -> Float[Array, ""]:
+    """L^-alpha in float32, with L the number of keys; 1 for an `h` that has no alpha. `alpha` may be traced."""
+    exponent = 0.0 if h in ROWWISE else -jnp.asarray(alpha, jnp.float32)
+    return jnp.asarray(length, jnp.float32) ** exponent
 
 
-def length_scale(length: int, alpha: float | Float[Array, ""]) -> Float[Array, ""]:
-    """L^-alpha in float32."""
-    return jnp.asarray(length, jnp.float32) ** -jnp.asarray(alpha, jnp.float32)
+def weights(h: str, scores: Float[Array, "... q k"], alpha: float | Float[Array, ""]) -> Float[Array, "... q k"]:
+    """Attention weights from logits z = q.k/sqrt(d): L^-alpha * h(z), or softmax(z).   arXiv:2309.08586, section 3."""
+    return length_scale(h, scores.shape[-1], alpha) * NONLINEARITY[h](scores)

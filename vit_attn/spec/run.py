@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vit_attn.ops.nonlinearity import H
+from vit_attn.ops.nonlinearity import NONLINEARITY
 from vit_attn.spec.setting import setting
 
 EMBEDDED = "embedded"  # data.data_dir: the data sets inside the package
@@ -18,7 +18,7 @@ EMBEDDED = "embedded"  # data.data_dir: the data sets inside the package
 class AttentionSpec:
     """Attention weights L^-alpha * h(q.k/sqrt(d)), or softmax (arXiv:2309.08586, section 3)."""
 
-    h: str = setting("softmax", choices=H)
+    h: str = setting("softmax", choices=NONLINEARITY)
     alpha: float | None = setting(None, knob=True)  # None: 1 for a pointwise h; softmax has no alpha
     qk_norm: str = setting("head", choices=("none", "head"))  # head: LayerNorm over the head width, scale, no bias
 

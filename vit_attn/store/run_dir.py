@@ -54,6 +54,10 @@ class Status:
             pass
         return True
 
+    def seen_state(self) -> str:
+        """The state as a visitor finds it: `interrupted` where a member calls itself running and its process is gone."""
+        return "interrupted" if self.state == "running" and not self.alive() else self.state
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -104,7 +108,8 @@ class RunDir:
             (self.path / name).unlink(missing_ok=True)
         for events in self.path.glob("events.out.tfevents*"):
             events.unlink()
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in (self.checkpoints, self.path / "refused_checkpoints"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def write_status(self, state: str, **values: Any) -> None:
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}

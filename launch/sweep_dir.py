@@ -1,0 +1,103 @@
+"""The directory of a sweep: everything about it, as plain files.
+
+sweep.json   config, overrides, packs and their members      logs/<pack>.log   what the workers printed
+<member>/    the run directory of each member                .lock             held by the launcher that works here
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.grid import Grid
+from vit_attn.spec.errors import UserError
+from vit_attn.store.run_dir import FINISHED, RunDir, check_writable, differences, file_lock, write_json
+
+SHOWN = 4  # names in an error message
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    path: Path
+
+    @property
+    def file(self) -> Path:
+        return self.path / "sweep.json"
+
+    def log(self, pack: str) -> Path:
+        return self.path / "logs" / f"{pack}.log"
+
+    def packs(self) -> dict[str, list[RunDir]]:
+        """The members of each pack, in order. Raises UserError where no sweep lives."""
+        if not self.file.is_file():
+            raise UserError(f"{self.path} is not the directory of a sweep: it holds no sweep.json")
+        try:
+            packs = json.loads(self.file.read_text())["packs"]
+            return {pack["name"]: [RunDir(self.path / member["name"]) for member in pack["members"]] for pack in packs}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.file} is not a sweep's file: {type(error).__name__}: {error}") from error
+
+    def check(self, grid: Grid) -> None:
+        """Raises UserError, naming members and settings, if anything else lives here or nothing can be written here."""
+        check_writable(self.path)
+        if (self.path / "config.json").exists():
+            raise UserError(f"{self.path} holds a single run, not a sweep: take another --workdir")
+        found = [*self._other_members(grid), *self._other_settings(grid)]
+        if found:
+            raise UserError(f"{self.path} holds another sweep: {'; '.join(found)}. Take another --workdir")
+
+    def create(self, grid: Grid) -> None:
+        """Writes what is not there yet: sweep.json, and the config.json of every member."""
+        self.log("").parent.mkdir(parents=True, exist_ok=True)
+        if not self.file.exists():
+            write_json(self.file, _as_json(grid))
+        for member in grid.members:
+            RunDir(self.path / member.name).create(member.spec)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the directory and keeps a second launcher out of it. Raises UserError if one is at work."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.path / ".lock", f"another launcher is at work in {self.path}"):
+            yield
+
+    def _other_members(self, grid: Grid) -> list[str]:
+        if not self.file.exists():
+            return []
+        there = [run.name for runs in self.packs().values() for run in runs]
+        here = [member.name for member in grid.members]
+        gone, new = [n for n in there if n not in here], [n for n in here if n not in there]
+        return [f"only {where}: {_some(names)}" for where, names in (("there", gone), ("here", new)) if names]
+
+    def _other_settings(self, grid: Grid) -> list[str]:
+        """ "config.train.steps: 250 there, 20 here (in relu_alpha0.0_p7_seed0 and 16 more)" for each such setting."""
+        differing: dict[str, list[str]] = {}
+        for member in grid.members:
+            run = RunDir(self.path / member.name)
+            try:
+                old = run.spec()
+            except UserError as error:
+                raise UserError(f"{run.path}/config.json: {error}") from error
+            if old is not None:
+                for difference in differences(dataclasses.asdict(old), dataclasses.asdict(member.spec)):
+                    differing.setdefault(difference, []).append(member.name)
+        return [f"{difference} (in {_some(names)})" for difference, names in differing.items()]
+
+
+def all_finished(runs: list[RunDir]) -> bool:
+    return all(run.status().state in FINISHED for run in runs)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:SHOWN])} and {more} more"
+
+
+def _as_json(grid: Grid) -> dict[str, object]:
+    packs = [
+        {"name": pack.name, "members": [{"name": m.name, "config": m.config, "overrides": m.overrides} for m in pack.members]}
+        for pack in grid.packs
+    ]
+    return {"config": grid.config, "overrides": grid.overrides, "packs": packs}

@@ -1,0 +1,253 @@
+"""Sweeps from start to end with real processes, real signals and real kills; the workers are stand-ins that train nothing."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sweep_runs import MEMBERS, ROOT, SWEEP, wait_until
+
+from vit_attn.store.run_dir import RunDir
+
+
+def states(sweeps):
+    return {name: RunDir(sweeps.workdir / name).status().state for name in MEMBERS}
+
+
+def test_a_sweep_finishes_and_repeats_nothing(sweeps):
+    code, out, err = sweeps.run()
+    assert (code, err) == (0, "")
+    assert set(states(sweeps).values()) == {"done"}
+    assert sweeps.starts() == [MEMBERS[:1], MEMBERS[1:3], MEMBERS[3:]]
+    for shown in ("figure.png", "figure.svg", "results.csv", "results.md", f"tensorboard --logdir {sweeps.workdir}"):
+        assert shown in out
+    packs = json.loads((sweeps.workdir / "sweep.json").read_text())["packs"]
+    assert [(pack["name"], [m["name"] for m in pack["members"]]) for pack in packs] == [
+        *(("softmax_p7", MEMBERS[:1]), ("relu_p7", MEMBERS[1:3]), ("relu2_p7", MEMBERS[3:]))
+    ]
+    assert "relu_alpha0.0_p7_seed0" in (sweeps.workdir / "logs/relu_p7.log").read_text()  # its command
+
+    code, out, _ = sweeps.run()
+    assert code == 0
+    assert len(sweeps.starts()) == 3
+    assert "figure.png" in out
+
+
+def test_progress_is_told_line_by_line_without_a_terminal(sweeps):
+    _, out, _ = sweeps.run()
+    lines = out.splitlines()
+    assert "0 of 5 finished" in "".join(lines[:4])
+    for news in ("pack relu_p7: started", "pack relu_p7: finished", "relu_alpha1.0_p7_seed0: done"):
+        assert any(line.endswith(news) for line in lines), news
+
+
+def test_a_member_that_diverges_is_a_result(sweeps):
+    code, out, _ = sweeps.run(config=sweeps.config(SWEEP.replace("(0.0, 1.0)", "(0.0, 9.0)")))
+    assert code == 0
+    assert RunDir(sweeps.workdir / "relu_alpha9.0_p7_seed0").status().state == "diverged"
+    assert len(sweeps.starts()) == 3
+    assert "diverged at step 3" in out
+    assert "Missing" not in out
+
+
+def test_a_pack_that_fails_once_is_tried_again(sweeps):
+    sweeps.environment = {"STAND_IN_FAILING": MEMBERS[1], "STAND_IN_FAILURES": "1"}
+    code, out, _ = sweeps.run()
+    assert code == 0
+    assert set(states(sweeps).values()) == {"done"}
+    assert sweeps.starts().count(MEMBERS[1:3]) == 2
+    assert "pack relu_p7: failed (exit code 1: RuntimeError: [no luck] at start 1); it will be tried once more" in out
+
+
+def test_a_pack_that_fails_twice_is_reported_and_the_others_go_on(sweeps):
+    sweeps.environment = {"STAND_IN_FAILING": MEMBERS[1], "STAND_IN_FAILURES": "99"}
+    code, out, _ = sweeps.run()
+    assert code == 1
+    assert states(sweeps) == {name: "failed" if name in MEMBERS[1:3] else "done" for name in MEMBERS}
+    assert sweeps.starts().count(MEMBERS[1:3]) == 2
+    assert RunDir(sweeps.workdir / MEMBERS[2]).status().message == "exit code 1: RuntimeError: [no luck] at start 2"
+    assert "Missing: 2 of 5" in out
+    assert out.splitlines()[-1].startswith("pack relu_p7 failed: exit code 1: RuntimeError: [no luck] at start 2 (log: ")
+
+    sweeps.environment = {}
+    assert sweeps.run()[0] == 0
+    assert sweeps.starts()[4:] == [MEMBERS[1:3]]
+
+
+def test_a_worker_that_is_killed_is_tried_again(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    launcher = sweeps.start()
+    run = RunDir(sweeps.workdir / MEMBERS[0])
+    wait_until(lambda: run.status().step > 3)
+    os.kill(run.status().pid, signal.SIGKILL)
+    out, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode == 0
+    assert "pack softmax_p7: failed (killed by SIGKILL, and it printed nothing" in out
+    assert sweeps.starts().count(MEMBERS[:1]) == 2
+
+
+@pytest.mark.parametrize("moment", ["created", "first pack", "second pack"])
+def test_a_killed_launcher_is_taken_up_by_the_same_command(sweeps, moment):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.03"}
+    launcher = sweeps.start()
+    reached = {
+        "created": lambda: (sweeps.workdir / "sweep.json").exists(),
+        "first pack": lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().step > 5,
+        "second pack": lambda: RunDir(sweeps.workdir / MEMBERS[1]).status().step > 5,
+    }
+    wait_until(reached[moment])
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: "running" not in {RunDir(sweeps.workdir / n).status().seen_state() for n in MEMBERS})
+    begun = len(sweeps.starts())
+    step = RunDir(sweeps.workdir / MEMBERS[1]).status().step
+    sweeps.environment = {}
+    assert sweeps.run()[0] == 0
+    assert set(states(sweeps).values()) == {"done"}
+    again = sweeps.starts()[begun:]
+    if moment == "second pack":
+        assert step > 5
+        assert again == [MEMBERS[1:3], MEMBERS[3:]]
+    else:
+        assert again == [MEMBERS[:1], MEMBERS[1:3], MEMBERS[3:]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_workers_save(sweeps, number):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    launcher = sweeps.start()
+    wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().step > 3)
+    launcher.send_signal(number)
+    out, err = launcher.communicate(timeout=10)
+    assert (launcher.returncode, err) == (3, "")
+    assert states(sweeps) == {name: "stopped" if name == MEMBERS[0] else "waiting" for name in MEMBERS}
+    assert "Run the same command to go on" in out
+    sweeps.environment = {}
+    assert sweeps.run()[0] == 0
+    assert sweeps.starts() == [MEMBERS[:1], MEMBERS[:1], MEMBERS[1:3], MEMBERS[3:]]
+
+
+def test_workers_share_the_cores_and_run_side_by_side(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.1"}
+    launcher = sweeps.start("--max-parallel", "2")
+    runs = [RunDir(sweeps.workdir / name) for name in MEMBERS]
+    wait_until(lambda: [run.status().state for run in runs] == ["running"] * 3 + ["waiting"] * 2)
+    cores = [os.sched_getaffinity(runs[member].status().pid) for member in (0, 1)]
+    mine = os.sched_getaffinity(0)
+    if len(mine) >= 2:
+        assert [len(share) for share in cores] == [len(mine) // 2] * 2
+        assert not cores[0] & cores[1]
+    assert cores[0] | cores[1] <= mine
+    assert os.getsid(runs[0].status().pid) != os.getsid(launcher.pid)  # out of reach of the terminal's Ctrl-C
+    launcher.terminate()
+    assert launcher.wait(10) == 3
+
+
+def test_a_second_launcher_is_refused(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.1"}
+    first = sweeps.start()
+    wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().state == "running")
+    code, _, err = sweeps.run()
+    assert code == 2
+    assert f"error: another launcher is at work in {sweeps.workdir}" in err
+    assert len(err.splitlines()) == 1
+    assert sweeps.starts() == [MEMBERS[:1]]
+    first.terminate()
+    assert first.wait(10) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "told"),
+    [
+        (
+            SWEEP,
+            ["--config.train.steps=31"],
+            "config.train.steps: 30 there, 31 here (in softmax_p7_seed0, relu_alpha0.0_p7_seed0",
+        ),
+        (
+            SWEEP.replace("(0.0, 1.0)", "(0.0, 2.0)"),
+            [],
+            "only there: relu_alpha1.0_p7_seed0, relu2_alpha1.0_p7_seed0; only here:",
+        ),
+    ],
+)
+def test_another_grid_is_refused_and_nothing_changes(sweeps, text, flags, told):
+    assert sweeps.run()[0] == 0
+    before = sweeps.files()
+    code, _, err = sweeps.run(*flags, config=sweeps.config(text))
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert sweeps.files() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--max-parallel", "0"], "--max-parallel=0 must be at least 1"),
+        (["--max-parallel", "two"], "argument --max-parallel: invalid int value: 'two'"),
+        (["--backend", "locl"], "--backend: the backend 'locl' is unknown; did you mean 'local'? (choices: local)"),
+        (["--dryrun"], "unrecognized arguments: --dryrun"),
+        (["--config.train.stepps=3"], "did you mean 'steps'?"),
+        (["--config.train.steps=-3"], "config.train.steps=-3 must be >= 1"),
+    ],
+)
+def test_bad_flags_are_one_line_and_create_nothing(sweeps, flags, told):
+    code, _, err = sweeps.run(*flags)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert not sweeps.workdir.exists()
+
+
+def test_a_workdir_that_cannot_be_is_refused(sweeps):
+    sweeps.workdir.write_text("a file")
+    code, _, err = sweeps.run()
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{sweeps.workdir} is a file, not a directory" in err
+
+
+def test_the_workdir_of_a_single_run_is_refused(sweeps):
+    sweeps.workdir.mkdir()
+    (sweeps.workdir / "config.json").write_text("{}")
+    code, _, err = sweeps.run()
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "holds a single run, not a sweep" in err
+
+
+def test_dry_run_prints_the_plan_and_creates_nothing(sweeps):
+    code, out, _ = sweeps.run("--dry-run")
+    assert code == 0
+    assert "5 members in 3 packs" in out
+    assert "relu_alpha1.0_p7_seed0   configs/quickstart.py:h=relu,alpha=1.0 --config.train.steps=30" in out
+    assert not sweeps.workdir.exists()
+
+
+def test_the_results_are_the_workers_numbers(sweeps):
+    assert sweeps.run()[0] == 0
+    with open(sweeps.workdir / "report/results.csv") as handle:
+        rows = {row["name"]: row for row in csv.DictReader(handle)}
+    assert {name: float(row["accuracy"]) for name, row in rows.items()} == {
+        **{"softmax_p7_seed0": 0.77, "relu_alpha0.0_p7_seed0": 0.5, "relu_alpha1.0_p7_seed0": 0.6},
+        **{"relu2_alpha0.0_p7_seed0": 0.5, "relu2_alpha1.0_p7_seed0": 0.6},
+    }
+    assert {float(row["core_seconds"]) for row in rows.values()} == {30.0}
+
+
+def test_help_is_quick_and_no_launcher_loads_an_accelerator():
+    start = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, "-m", "launch.sweep", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - start < 2
+    assert "--max-parallel" in shown.stdout
+    program = (
+        "import sys, launch.sweep, launch.status, vit_attn.report.__main__, vit_attn.report.figure\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules} & {'jax', 'jaxlib', 'flax', 'tensorflow', 'optax'}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []

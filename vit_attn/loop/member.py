@@ -1,0 +1,92 @@
+"""One member of a pack: its state on the device, its directory, its clock."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+
+from vit_attn.loop.program import Program
+from vit_attn.spec.errors import UserError
+from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
+from vit_attn.store.checkpoint import BadCheckpoint, Checkpoints
+from vit_attn.store.metrics import MetricsLog
+from vit_attn.store.run_dir import RunDir, differences
+from vit_attn.train.state import State
+
+
+@dataclass
+class Member:
+    run_dir: RunDir
+    spec: RunSpec
+    knobs: Knobs
+    state: State
+    start: int  # the step it was restored at; 0 for a fresh one
+    train_seconds: float  # its share of the pack's training time, over all restarts
+    checkpoints: Checkpoints
+    log: MetricsLog
+    newest: dict[str, float] = field(default_factory=dict)  # metrics, each as last seen
+
+    def save(self, step: int) -> None:
+        """Starts saving, unless this step is on the disk. Returns before it is finished."""
+        if step not in self.checkpoints.steps():
+            info = {
+                "config": asdict(self.spec),
+                "step": step,
+                "examples": step * self.spec.train.batch_images,
+                "train_seconds": self.train_seconds,
+            }
+            self.checkpoints.save(step, self.state, info)
+
+    def report(self, step: int, values: dict[str, float], seconds_left: float | None) -> None:
+        """One row in the metrics, and the status that launchers read."""
+        self.log.write(step, values)
+        self.newest.update(values)
+        self._status("running", step, seconds_left=seconds_left)
+
+    def end(self, state: str, step: int, message: str = "") -> None:
+        """Everything on the disk, then the word that it is."""
+        self.checkpoints.wait()
+        self.checkpoints.close()
+        self.log.close()
+        self._status(state, step, message=message)
+
+    def _status(self, state: str, step: int, **values: Any) -> None:
+        self.run_dir.write_status(state, step=step, steps=self.spec.train.steps, metrics=self.newest, **values)
+
+
+def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints) -> Member:
+    """The member as its newest good checkpoint has it, or a fresh one if there is none."""
+    knobs = program.knobs(knobs_of(spec))
+    start, seconds = 0, 0.0
+    if checkpoints.steps():
+        start, state, info = _restore(run_dir, spec, program, checkpoints)
+        seconds = float(info["train_seconds"])
+    else:
+        state = program.init(knobs)
+    hparams = {key: value for key, value in flat(spec).items() if value is not None}
+    log = MetricsLog(run_dir, start, hparams)
+    newest = {key: value for row in run_dir.metrics() for key, value in row.items() if key != "step"}
+    member = Member(run_dir, spec, knobs, state, start, seconds, checkpoints, log, newest)
+    member._status("running", start)
+    return member
+
+
+def _restore(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints) -> tuple[int, State, dict[str, Any]]:
+    """(step, state, info) of the newest checkpoint that is whole and this run's; newer ones are set aside, and said so."""
+    refused: list[tuple[int, str]] = []
+    for step in reversed(checkpoints.steps()):
+        try:
+            state, info = checkpoints.restore(step, program.abstract_state)
+            if different := differences(info["config"], asdict(spec)):
+                raise BadCheckpoint(f"checkpoint {checkpoints.path(step)} is another run's: {'; '.join(different)}")
+        except BadCheckpoint as error:
+            refused.append((step, str(error)))
+            continue
+        for bad, reason in refused:
+            checkpoints.set_aside(bad)
+            print(f"refused: {reason}; going on from step {step}", flush=True)
+        return step, jax.block_until_ready(state), info
+    raise UserError(
+        f"{run_dir.path}: none of its checkpoints can be used ({'; '.join(reason for _, reason in refused)}); "
+        "put good ones back, or start over with --overwrite"
+    )

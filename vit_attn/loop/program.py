@@ -1,0 +1,99 @@
+"""The compiled functions of one pack: same spec but for the knobs, same mesh, same shapes. Nothing is traced later."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vit_attn.data.batch import Batch
+from vit_attn.evals import classification
+from vit_attn.parallel.mesh import batched, replicated, to_global
+from vit_attn.spec.run import Knobs, RunSpec, static_of
+from vit_attn.train.state import State, init_state
+from vit_attn.train.step import Examples, prepare, update
+
+
+class Program:
+    """init, prepare, update, sums: each compiled once, at construction, in parallel."""
+
+    def __init__(self, spec: RunSpec, mesh: Mesh, fresh: bool) -> None:
+        """`fresh`: some member starts from new parameters, so that `init` is needed."""
+        self.mesh = mesh
+        static, whole, split = static_of(spec), replicated(mesh), batched(mesh)
+        knobs = Knobs(*(_shape((), dtype, whole) for dtype in _KNOB_DTYPES))
+        state = _placed(jax.eval_shape(partial(init_state, static), knobs), whole)
+        self.abstract_state: State = state
+        train, test = (_batch(size, spec, split) for size in (spec.train.batch_images, spec.eval.batch_images))
+        step = _shape((), jnp.int32, whole)
+        examples = Examples(
+            _shape(train["image"].shape, jnp.float32, split), _shape(train["label"].shape, jnp.int32, split)
+        )
+        jobs = {
+            "prepare": (jax.jit(partial(prepare, static), out_shardings=split), (train["image"], train["label"], step)),
+            "update": (
+                jax.jit(partial(update, static), donate_argnums=0, out_shardings=whole),
+                (state, knobs, examples),
+            ),
+            "sums": (jax.jit(partial(classification.sums, static), out_shardings=whole), (state.params, knobs, test)),
+        }
+        if fresh:
+            jobs["init"] = (jax.jit(partial(init_state, static), out_shardings=whole), (knobs,))
+        self._compiled = _compile(jobs)
+
+    def knobs(self, knobs: Knobs) -> Knobs:
+        """Numbers -> device scalars."""
+        return Knobs(*(self._scalar(value, dtype) for value, dtype in zip(knobs, _KNOB_DTYPES, strict=True)))
+
+    def init(self, knobs: Knobs) -> State:
+        return self._compiled["init"](knobs)
+
+    def prepare(self, batch: Batch, step: int) -> Examples:
+        """Host batch -> augmented examples on the devices; `step` counts the updates already made."""
+        arrays = self.put(batch)
+        return self._compiled["prepare"](arrays["image"], arrays["label"], self._scalar(step, jnp.int32))
+
+    def update(self, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, jax.Array]]:
+        """The next state (the old one's memory is reused) and metrics that are still being computed."""
+        return self._compiled["update"](state, knobs, examples)
+
+    def sums(self, params: Any, knobs: Knobs, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """A member's sums over a validation batch that `put` brought to the devices."""
+        return self._compiled["sums"](params, knobs, arrays)
+
+    def put(self, batch: Batch) -> dict[str, jax.Array]:
+        """This process's share of a batch -> global arrays, split over the devices."""
+        return to_global(self.mesh, batch)
+
+    def _scalar(self, value: float, dtype: Any) -> jax.Array:
+        return jax.device_put(np.asarray(value, dtype), replicated(self.mesh))
+
+
+_KNOB_DTYPES = Knobs(alpha=jnp.float32, peak_lr=jnp.float32, weight_decay=jnp.float32, seed=jnp.uint32)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _placed(tree: Any, sharding: Any) -> Any:
+    return jax.tree.map(lambda x: _shape(x.shape, x.dtype, sharding), tree)
+
+
+def _batch(images: int, spec: RunSpec, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    side = spec.model.image_size
+    return {
+        "image": _shape((images, side, side, 3), jnp.uint8, sharding),
+        "label": _shape((images,), jnp.int32, sharding),
+        "mask": _shape((images,), jnp.float32, sharding),
+    }
+
+
+def _compile(jobs: dict[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Callable[..., Any]]:
+    lowered = {name: function.lower(*arguments) for name, (function, arguments) in jobs.items()}
+    with ThreadPoolExecutor(len(lowered)) as pool:
+        return dict(zip(lowered, pool.map(lambda one: one.compile(), lowered.values()), strict=True))

@@ -1,0 +1,122 @@
+"""A pack from its run directories to its results: checks, build, restore, train, finish."""
+
+import importlib.metadata
+import platform
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from clu import parameter_overview
+
+from vit_attn.data.pipeline import train_batches
+from vit_attn.data.source import Source, open_source
+from vit_attn.loop.member import Member, open_member
+from vit_attn.loop.program import Program
+from vit_attn.loop.stop import Stop, stopping
+from vit_attn.loop.train import Pack
+from vit_attn.parallel.mesh import check_divides, make_mesh
+from vit_attn.spec.errors import UserError
+from vit_attn.spec.run import RunSpec, flat, static_of
+from vit_attn.store.checkpoint import Checkpoints
+from vit_attn.store.run_dir import FINISHED, RunDir, write_json
+
+FINISHED_CODE, STOPPED_CODE = 0, 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: these runs, in these directories, as one pack."""
+
+    runs: dict[RunDir, RunSpec]
+    overwrite: bool = False
+    stop_with_parent: bool = False
+    lock_seconds: float = 0.0  # how long to wait for another process to let go of a directory
+
+
+def run_pack(request: Request) -> int:
+    """Trains what is unfinished. Exit code 0: all is finished; 3: stopped by a signal, saved, run again to go on.
+
+    Raises UserError before anything is created, compiled or deleted if the runs cannot be.
+    """
+    specs = list(request.runs.values())
+    spec = specs[0]
+    check_one_pack(specs)
+    train, validation = (open_source(spec.data, split, spec.model.num_classes) for split in (spec.data.train_split, spec.eval.split))
+    mesh = make_mesh()
+    check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping(request.stop_with_parent))
+        for run_dir, one in request.runs.items():
+            run_dir.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(run_dir.locked(request.lock_seconds))
+            if request.overwrite:
+                run_dir.clear()
+            run_dir.create(one)
+        todo = {run_dir: one for run_dir, one in request.runs.items() if run_dir.status().state not in FINISHED}
+        return _train(todo, train, validation, mesh, stop) if todo else FINISHED_CODE
+
+
+def check_one_pack(specs: list[RunSpec]) -> None:
+    """Raises UserError unless the runs differ in knobs only."""
+    first = flat(static_of(specs[0]))
+    for other in specs[1:]:
+        if different := [key for key, value in flat(static_of(other)).items() if value != first[key]]:
+            raise UserError(f"these runs cannot be one pack, they differ in {', '.join(different)}: run them one by one")
+
+
+def _train(runs: dict[RunDir, RunSpec], train: Source, validation: Source, mesh: jax.sharding.Mesh, stop: Stop) -> int:
+    spec = next(iter(runs.values()))
+    checkpoints = {run_dir: Checkpoints(run_dir, one.loop.ckpt_keep) for run_dir, one in runs.items()}
+    print(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s) ...", flush=True)
+    program = Program(spec, mesh, fresh=not all(saved.steps() for saved in checkpoints.values()))
+    for run_dir in runs:
+        write_json(run_dir.path / "env.json", _environment())
+    members = [open_member(run_dir, one, program, checkpoints[run_dir]) for run_dir, one in runs.items()]
+    _print_start(members)
+    pack = Pack(members, program, validation)
+    try:
+        stopped = pack.train(train_batches(spec, train, pack.step), stop)
+        for member in list(pack.members):
+            member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
+    except BaseException as error:
+        _fail(pack.members, error)
+        raise
+    print(f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True)
+    return STOPPED_CODE if stopped else FINISHED_CODE
+
+
+def _fail(members: list[Member], error: BaseException) -> None:
+    """Says in the status files why it ended; the error itself goes on its way."""
+    for member in members:
+        member.run_dir.write_status("failed", message=f"{type(error).__name__}: {error}"[:1000], steps=member.spec.train.steps)
+
+
+def _outcome(members: list[Member]) -> str:
+    lines = []
+    for member in members:
+        status = member.run_dir.status()
+        metrics = ", ".join(f"{key} {value:.4g}" for key, value in status.metrics.items() if key.startswith("val/"))
+        lines.append(f"{member.run_dir.path}: {status.message or status.state} | {metrics}")
+    return "\n".join(lines)
+
+
+def _print_start(members: list[Member]) -> None:
+    print(parameter_overview.get_parameter_overview(members[0].state.params, include_stats=False), flush=True)
+    for member in members:
+        whence = f"resumes at step {member.start}" if member.start else "starts"
+        print(f"{member.run_dir.path}: {whence} (of {member.spec.train.steps})", flush=True)
+
+
+def _environment() -> dict[str, object]:
+    """What a result depends on besides its config. No environment variables: they may hold secrets."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+    return {
+        "command": sys.argv,
+        "directory": str(Path.cwd()),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "host": platform.node(),
+    }

@@ -1,0 +1,89 @@
+"""Trains one run, or a pack of runs: python -m vit_attn.main --config configs/quickstart.py --workdir runs/one"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.load import load_run, split_overrides
+from vit_attn.spec.run import RunSpec
+from vit_attn.store.run_dir import FINISHED, RunDir, check_writable
+
+EPILOG = """\
+any setting can be overridden: --config.train.peak_lr=3e-4; --print-spec lists them all.
+exit codes: 0 finished (a diverged member is a result), 1 failed, 2 bad input, 3 stopped by a signal and saved:
+the same command goes on from there."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Flags -> spec -> loop. Returns the exit code."""
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    flags = _parser().parse_args(words)
+    runs = _runs(flags, overrides)
+    if flags.print_spec:
+        print("\n".join(json.dumps(asdict(spec), indent=1) for spec in runs.values()))
+        return 0
+    if not flags.overwrite and all(run_dir.status().state in FINISHED for run_dir in runs):
+        for run_dir in runs:
+            status = run_dir.status()
+            print(f"{run_dir.path} is complete ({status.message or status.state}, step {status.step}): nothing to do")
+        return 0
+    _use_compilation_cache()
+    from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
+
+    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 60.0 if flags.run else 0.0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vit_attn.main", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE[:KEY=VALUE,...]", help="config file, with arguments for its get_config")
+    parser.add_argument("--workdir", metavar="DIR", help="the run's directory; a run that is there is resumed")
+    parser.add_argument("--run", metavar="DIR", nargs="+", help="instead of both: existing run directories, trained as one pack")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run in --workdir and start over")
+    parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
+    parser.add_argument("--stop-with-parent", action="store_true", help="save and stop when the parent process is gone")
+    return parser
+
+
+def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDir, RunSpec]:
+    """The run directories and what each is to hold. Raises UserError if a directory holds something else."""
+    if flags.run:
+        if flags.config or flags.workdir or overrides or flags.overwrite:
+            raise UserError("--run takes runs as they are: it goes with none of --config, --config.*, --workdir, --overwrite")
+        return {run_dir: _existing(run_dir) for run_dir in (RunDir(Path(path)) for path in flags.run)}
+    if not flags.config:
+        raise UserError("--config=FILE is needed, for example --config configs/quickstart.py (or --run DIR of an existing run)")
+    if not flags.workdir and not flags.print_spec:
+        raise UserError("--workdir=DIR is needed: where the run is to live, for example --workdir runs/one")
+    run_dir, spec = RunDir(Path(flags.workdir or ".")), load_run(flags.config, overrides)
+    if flags.overwrite:
+        check_writable(run_dir.path)
+    elif not flags.print_spec:
+        run_dir.check(spec)
+    return {run_dir: spec}
+
+
+def _existing(run_dir: RunDir) -> RunSpec:
+    spec = run_dir.spec()
+    if spec is None:
+        raise UserError(f"--run={run_dir.path} holds no run (there is no config.json); start one with --config and --workdir")
+    run_dir.check(spec)
+    return spec
+
+
+def _use_compilation_cache() -> None:
+    """Compiled programs are kept between runs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/vit_attn/jax."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "vit_attn" / "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

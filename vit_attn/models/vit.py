@@ -1,0 +1,55 @@
+"""The Vision Transformer. Parameters are named, shaped and initialised as big_vision's (models/vit.py)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_attn.models.heads import MapHead
+from vit_attn.models.posemb import sincos2d
+from vit_attn.models.transformer import Encoder
+from vit_attn.spec.run import ModelSpec
+
+
+class ViT(nn.Module):
+    """Patches, position embedding, encoder, pooling, optional tanh layer, head."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "B Y X 3"], alpha: float | Float[Array, ""]
+    ) -> tuple[Float[Array, "B classes"], dict[str, Float[Array, "..."]]]:
+        """(logits in float32, {"pre_logits": what the head sees [B, D]}). `images` in [-1, 1]."""
+        spec = self.spec
+        x = Encoder(spec, name="Transformer")(self.tokens(images), alpha)
+        if spec.pool == "map":
+            x = MapHead(spec, name="MAPHead_0")(x)
+        else:
+            x = x.mean(axis=1) if spec.pool == "gap" else x[:, 0]
+        if spec.rep_size:
+            x = nn.tanh(nn.Dense(spec.width, dtype=jnp.dtype(spec.dtype), name="pre_logits")(x))
+        head = nn.Dense(
+            spec.num_classes,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(spec.head_bias),
+            name="head",
+        )
+        return head(x.astype(jnp.float32)), {"pre_logits": x}
+
+    def tokens(self, images: Float[Array, "B Y X 3"]) -> Float[Array, "B L D"]:
+        """Embedded patches plus positions; the CLS token (pool = tok) comes first and has no position."""
+        spec, dtype = self.spec, jnp.dtype(self.spec.dtype)
+        side = (spec.patch, spec.patch)
+        x = nn.Conv(spec.width, side, strides=side, padding="VALID", dtype=dtype, name="embedding")(images)
+        batch, rows, columns, width = x.shape
+        x = x.reshape(batch, rows * columns, width)
+        if spec.posemb == "learn":
+            init = nn.initializers.normal(stddev=width**-0.5)
+            positions = self.param("pos_embedding", init, (1, rows * columns, width), jnp.float32)
+        else:
+            positions = sincos2d(rows, columns, width)
+        x = x + positions.astype(dtype)
+        if spec.pool == "tok":
+            cls = self.param("cls", nn.initializers.zeros, (1, 1, width), jnp.float32)
+            x = jnp.concatenate([jnp.tile(cls, (batch, 1, 1)).astype(dtype), x], axis=1)
+        return x

@@ -1,0 +1,40 @@
+"""The device mesh, and where arrays lie on it. Data-parallel: batches are split over `data`, everything else is replicated."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vit_attn.spec.errors import UserError
+
+
+def make_mesh() -> Mesh:
+    """All devices on the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """The first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_divides(mesh: Mesh, **batch_images: int) -> None:
+    """Raises UserError for a batch size (given by the name of its setting) that the devices cannot share evenly."""
+    n = mesh.shape["data"]
+    for key, b in batch_images.items():
+        if b % n:
+            nearest = ", ".join(str(size) for size in (b // n * n, -(-b // n) * n) if size)
+            raise UserError(
+                f"config.{key.replace('__', '.')}={b} is not divisible by the {n} devices of mesh axis 'data'; nearest: {nearest}"
+            )
+
+
+def to_global(mesh: Mesh, batch: Any) -> Any:
+    """This process's share of a batch (numpy arrays) -> global arrays, split over `data`."""
+    sharding = batched(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for key, value in batch.items()}

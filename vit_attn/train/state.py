@@ -1,0 +1,28 @@
+"""What training changes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from vit_attn.models.vit import ViT
+from vit_attn.spec.run import Knobs, RunSpec
+from vit_attn.train.optimizer import adam
+
+
+class State(NamedTuple):
+    """One member's state. `diverged_at`: the first step whose loss or gradient was not finite; -1 as long as there is none."""
+
+    params: Any
+    moments: Any
+    step: Int[Array, ""]
+    diverged_at: Int[Array, ""]
+
+
+def init_state(spec: RunSpec, knobs: Knobs) -> State:
+    """Fresh parameters from knobs.seed (which may be traced), zero moments, step 0."""
+    side = spec.model.image_size
+    images = jnp.zeros((1, side, side, 3), jnp.float32)
+    params = ViT(spec.model).init(jax.random.key(knobs.seed), images, knobs.alpha)["params"]
+    return State(params, adam(spec.train).init(params), jnp.int32(0), jnp.int32(-1))
