@@ -9,6 +9,7 @@ result), 1 a pack failed twice, 2 bad input, 3 stopped by a signal after the wor
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,9 +84,12 @@ def _run(sweep: SweepDir, backend: Callable[[int], Backend], max_parallel: int, 
         console.print(f"Stopped by {requests[0].name}; all that was trained is saved. Run the same command to go on.")
         return STOPPED
     publish([sweep.path], console)
-    console.print(f"TensorBoard: tensorboard --logdir {sweep.path}", highlight=False, soft_wrap=True)
+    console.print(
+        f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}", markup=False, highlight=False, soft_wrap=True
+    )
     for pack, why in schedule.failed.items():
-        console.print(f"pack {pack} failed: {why} (log: {sweep.log(pack)})", style="red", highlight=False, soft_wrap=True)
+        words = f"pack {pack} failed: {why} (log: {sweep.log(pack)})"
+        console.print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     return FAILED if schedule.failed else DONE
 
 

@@ -61,7 +61,7 @@ def _table(members: Sequence[Progress]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("member", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for head in ("step", "images/s", "loss", "val accuracy", "ETA"):
+    for head in ("step", "images/s", "loss", "val acc", "ETA"):
         table.add_column(head, justify="right", no_wrap=True)
     for member in members:
         style = STYLES.get(member.state, "")

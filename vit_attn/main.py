@@ -1,4 +1,12 @@
-"""Trains one run, or a pack of runs: python -m vit_attn.main --config configs/quickstart.py --workdir runs/one"""
+"""Trains one run, or a pack of runs. The same command goes on with a run that was interrupted.
+
+    python -m vit_attn.main --config configs/quickstart.py --workdir runs/one
+    python -m vit_attn.main --config configs/quickstart.py:h=relu2,alpha=1 --config.train.peak_lr=3e-4 --workdir runs/two
+    python -m vit_attn.main --run runs/one runs/two
+
+--config.KEY=VALUE overrides any setting; --print-spec lists them all. Exit codes: 0 finished (a member that diverged is a
+result), 1 failed, 2 bad input, 3 stopped by a signal and saved.
+"""
 
 import argparse
 import json
@@ -9,19 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_run, split_overrides
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.run_dir import FINISHED, RunDir, check_writable
 
-EPILOG = """\
-any setting can be overridden: --config.train.peak_lr=3e-4; --print-spec lists them all.
-exit codes: 0 finished (a diverged member is a result), 1 failed, 2 bad input, 3 stopped by a signal and saved:
-the same command goes on from there."""
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Flags -> spec -> loop. Returns the exit code."""
-    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+def main(argv: Sequence[str]) -> int:
+    """Flags -> spec -> loop. Returns the exit code; raises UserError for bad input."""
+    words, overrides = split_overrides(argv)
     flags = _parser().parse_args(words)
     runs = _runs(flags, overrides)
     if flags.print_spec:
@@ -39,15 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m vit_attn.main", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Flags("vit_attn.main", __doc__)
     parser.add_argument("--config", metavar="FILE[:KEY=VALUE,...]", help="config file, with arguments for its get_config")
     parser.add_argument("--workdir", metavar="DIR", help="the run's directory; a run that is there is resumed")
-    parser.add_argument("--run", metavar="DIR", nargs="+", help="instead of both: existing run directories, trained as one pack")
+    parser.add_argument(
+        "--run", metavar="DIR", nargs="+", help="instead of both: existing run directories, trained as one pack"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in --workdir and start over")
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
-    parser.add_argument("--stop-with-parent", action="store_true", help="save and stop when the parent process is gone")
+    parser.add_argument("--stop-with-parent", metavar="PID", type=int, help="save and stop when this parent process is gone")
     return parser
 
 
@@ -83,7 +87,8 @@ def _use_compilation_cache() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "vit_attn" / "jax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # tensorflow computes nothing here: it only writes event files
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

@@ -2,7 +2,8 @@
 
     stand_in_worker.py --run DIR [DIR ...] --stop-with-parent
 
-Environment: STAND_IN_STARTS, a file that gets one line a start (the names of its members); STAND_IN_STEP_SECONDS;
+Environment: STAND_IN_NOTES, a directory with a file `starts` (one line a start: its members) and a file `steps` (one line a
+member and step); STAND_IN_STEP_SECONDS;
 STAND_IN_FAILING, a member's name: a worker with that member ends with an exception, STAND_IN_FAILURES times.
 A member with alpha 9 diverges at step 3. Accuracy: 0.5 + alpha / 10; softmax 0.77.
 """
@@ -11,36 +12,50 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from vit_attn.store.run_dir import FINISHED, RunDir
 
 STEP_SECONDS = float(os.environ.get("STAND_IN_STEP_SECONDS", "0.01"))
-STARTS = Path(os.environ["STAND_IN_STARTS"])
+NOTES = Path(os.environ["STAND_IN_NOTES"])
 
 
 def main(runs: list[RunDir]) -> int:
+    with ExitStack() as locks:
+        for run in runs:
+            locks.enter_context(run.locked(wait_seconds=5))
+        return _work(runs)
+
+
+def _work(runs: list[RunDir]) -> int:
     parent, signals = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
-    with open(STARTS, "a") as starts:
-        starts.write(f"{' '.join(run.name for run in runs)}\n")
+    _note("starts", " ".join(run.name for run in runs))
     _fail_if_asked([run.name for run in runs])
     steps = runs[0].spec().train.steps
     at = {run: run.status().step for run in runs if run.status().state not in FINISHED}
-    for step in range(min(at.values(), default=steps), steps + 1):
-        for run in [run for run, done in at.items() if done <= step]:
+    for step in range(min(at.values(), default=steps) + 1, steps + 1):
+        if signals or os.getppid() != parent:
+            for run, done in at.items():
+                run.write_status("stopped", step=done, steps=steps, metrics=_metrics(run, done))
+            return 3
+        time.sleep(STEP_SECONDS)
+        for run in [run for run, done in at.items() if done < step]:
+            _note("steps", f"{run.name} {step}")
             if run.spec().model.attention.alpha == 9 and step == 3:
                 run.write_status("diverged", step=step, steps=steps, message="diverged at step 3")
                 del at[run]
-                continue
-            state = "done" if step == steps else "running"
-            run.write_status(state, step=step, steps=steps, metrics=_metrics(run, step), seconds_left=STEP_SECONDS)
-        if (signals or os.getppid() != parent) and step < steps:
-            for run in at:
-                run.write_status("stopped", step=step, steps=steps, metrics=_metrics(run, step))
-            return 3
-        time.sleep(STEP_SECONDS)
+            else:
+                state = "done" if step == steps else "running"
+                run.write_status(state, step=step, steps=steps, metrics=_metrics(run, step), seconds_left=STEP_SECONDS)
+                at[run] = step
     return 0
+
+
+def _note(file: str, line: str) -> None:
+    with open(NOTES / file, "a") as handle:
+        handle.write(f"{line}\n")
 
 
 def _metrics(run: RunDir, step: int) -> dict[str, float]:
@@ -52,7 +67,7 @@ def _metrics(run: RunDir, step: int) -> dict[str, float]:
 def _fail_if_asked(names: list[str]) -> None:
     failing = os.environ.get("STAND_IN_FAILING")
     if failing in names:
-        starts = sum(failing in line.split() for line in STARTS.read_text().splitlines())
+        starts = sum(failing in line.split() for line in (NOTES / "starts").read_text().splitlines())
         if starts <= int(os.environ["STAND_IN_FAILURES"]):
             raise RuntimeError(f"[no luck] at start {starts}")
 

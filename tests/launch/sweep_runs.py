@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+SHORT = ("--config.train.steps=16", "--config.train.warmup_steps=0")
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """
 def get_sweep(arg=""):
@@ -34,14 +35,14 @@ class Sweeps:
         path.write_text(text)
         return path
 
-    def start(self, *flags: str, config: Path | None = None) -> subprocess.Popen[str]:
+    def start(self, *flags: str, config: Path | None = None, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         paths = ["--config", str(config or self.config()), "--workdir", str(self.workdir)]
-        settings = {"PYTHONPATH": str(ROOT), "STAND_IN_STARTS": str(self.folder / "starts"), **self.environment}
+        settings = {"PYTHONPATH": str(ROOT), "STAND_IN_NOTES": str(self.folder), **self.environment}
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/launch/drive_sweep.py"), *paths, "--config.train.steps=30", *flags],
+            [sys.executable, str(ROOT / "tests/launch/drive_sweep.py"), *paths, *SHORT, *flags],
             env={**os.environ, **settings},
             cwd=ROOT,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -56,7 +57,14 @@ class Sweeps:
 
     def starts(self) -> list[list[str]]:
         """The members of each worker that was started, in order."""
-        file = self.folder / "starts"
+        return self._notes("starts")
+
+    def steps(self) -> list[list[str]]:
+        """A member's name and a step, for each step that was trained, in order."""
+        return self._notes("steps")
+
+    def _notes(self, name: str) -> list[list[str]]:
+        file = self.folder / name
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
     def files(self) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_attn.ops.attend import attend
+from vit_attn.ops.attend import IMPLEMENTATIONS, attend, choose_impl
 from vit_attn.ops.nonlinearity import NONLINEARITY, POINTWISE, weights
 
 ORACLE = {
@@ -56,6 +56,29 @@ def test_equals_the_formula(h, alpha):
     got = np.asarray(jax.jit(lambda a: attend(q, k, v, h, a))(alpha))
     want = oracle(h, q, k, v, alpha)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("h", NONLINEARITY)
+@pytest.mark.parametrize("batch", [1, 7, 6])
+def test_chunks_change_nothing(h, batch, monkeypatch):
+    """Chunks of one image (7 is prime), of two or three, or of all: the same outputs and gradients as in one piece."""
+    monkeypatch.setattr("vit_attn.ops.attend.CHUNK_LOGITS", 4 * 3 * 5 * 11)
+    q, k, v = qkv((batch, 5, 3, 7), (batch, 11, 3, 7))
+    out, grads = {}, {}
+    for impl in IMPLEMENTATIONS:
+        out[impl], pull = jax.vjp(lambda *x, i=impl: attend(*x, h, 0.5, i), q, k, v)
+        grads[impl] = pull(jnp.cos(jnp.arange(out[impl].size, dtype=jnp.float32)).reshape(out[impl].shape))
+    np.testing.assert_allclose(out["chunked"], out["dense"], rtol=1e-5, atol=1e-6)
+    for chunked, dense in zip(grads["chunked"], grads["dense"], strict=True):
+        np.testing.assert_allclose(chunked, dense, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("impl", "platform", "devices", "chosen"),
+    [("auto", "cpu", 1, "chunked"), ("auto", "cpu", 8, "dense"), ("auto", "tpu", 1, "dense"), ("dense", "cpu", 1, "dense")],
+)
+def test_auto(impl, platform, devices, chosen):
+    assert choose_impl(impl, platform, devices) == chosen
 
 
 @pytest.mark.parametrize("h", NONLINEARITY)

@@ -8,7 +8,7 @@ import jax
 from vit_attn.loop.program import Program
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
-from vit_attn.store.checkpoint import BadCheckpoint, Checkpoints
+from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
 from vit_attn.store.metrics import MetricsLog
 from vit_attn.store.run_dir import RunDir, differences
 from vit_attn.train.state import State
@@ -78,8 +78,8 @@ def _restore(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Chec
         try:
             state, info = checkpoints.restore(step, program.abstract_state)
             if different := differences(info["config"], asdict(spec)):
-                raise BadCheckpoint(f"checkpoint {checkpoints.path(step)} is another run's: {'; '.join(different)}")
-        except BadCheckpoint as error:
+                raise BadCheckpointError(f"checkpoint {checkpoints.path(step)} is another run's: {'; '.join(different)}")
+        except BadCheckpointError as error:
             refused.append((step, str(error)))
             continue
         for bad, reason in refused:

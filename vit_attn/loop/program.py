@@ -25,24 +25,21 @@ class Program:
         """`fresh`: some member starts from new parameters, so that `init` is needed."""
         self.mesh = mesh
         static, whole, split = static_of(spec), replicated(mesh), batched(mesh)
+        pure = (init_state, prepare, update, classification.sums)
+        init, augment, step, sums = (partial(function, static) for function in pure)
         knobs = Knobs(*(_shape((), dtype, whole) for dtype in _KNOB_DTYPES))
-        state = _placed(jax.eval_shape(partial(init_state, static), knobs), whole)
-        self.abstract_state: State = state
         train, test = (_batch(size, spec, split) for size in (spec.train.batch_images, spec.eval.batch_images))
-        step = _shape((), jnp.int32, whole)
-        examples = Examples(
-            _shape(train["image"].shape, jnp.float32, split), _shape(train["label"].shape, jnp.int32, split)
-        )
-        jobs = {
-            "prepare": (jax.jit(partial(prepare, static), out_shardings=split), (train["image"], train["label"], step)),
-            "update": (
-                jax.jit(partial(update, static), donate_argnums=0, out_shardings=whole),
-                (state, knobs, examples),
-            ),
-            "sums": (jax.jit(partial(classification.sums, static), out_shardings=whole), (state.params, knobs, test)),
+        first = (train["image"], train["label"], _shape((), jnp.int32, whole))
+        state: State = _placed(jax.eval_shape(init, knobs), whole)
+        examples: Examples = _placed(jax.eval_shape(augment, *first), split)
+        self.abstract_state = state
+        jobs: dict[str, tuple[Any, tuple[Any, ...]]] = {
+            "prepare": (jax.jit(augment, out_shardings=split), first),
+            "update": (jax.jit(step, donate_argnums=0, out_shardings=whole), (state, knobs, examples)),
+            "sums": (jax.jit(sums, out_shardings=whole), (state.params, knobs, test)),
         }
         if fresh:
-            jobs["init"] = (jax.jit(partial(init_state, static), out_shardings=whole), (knobs,))
+            jobs["init"] = (jax.jit(init, out_shardings=whole), (knobs,))
         self._compiled = _compile(jobs)
 
     def knobs(self, knobs: Knobs) -> Knobs:

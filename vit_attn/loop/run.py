@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Request:
 
     runs: dict[RunDir, RunSpec]
     overwrite: bool = False
-    stop_with_parent: bool = False
+    parent: int | None = None  # stop when this process is gone
     lock_seconds: float = 0.0  # how long to wait for another process to let go of a directory
 
 
@@ -43,11 +43,13 @@ def run_pack(request: Request) -> int:
     specs = list(request.runs.values())
     spec = specs[0]
     check_one_pack(specs)
-    train, validation = (open_source(spec.data, split, spec.model.num_classes) for split in (spec.data.train_split, spec.eval.split))
+    train, validation = (
+        open_source(spec.data, split, spec.model.num_classes) for split in (spec.data.train_split, spec.eval.split)
+    )
     mesh = make_mesh()
     check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
     with ExitStack() as stack:
-        stop = stack.enter_context(stopping(request.stop_with_parent))
+        stop = stack.enter_context(stopping(request.parent))
         for run_dir, one in request.runs.items():
             run_dir.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(run_dir.locked(request.lock_seconds))
@@ -77,13 +79,16 @@ def _train(runs: dict[RunDir, RunSpec], train: Source, validation: Source, mesh:
     _print_start(members)
     pack = Pack(members, program, validation)
     try:
-        stopped = pack.train(train_batches(spec, train, pack.step), stop)
+        with closing(train_batches(spec, train, pack.step)) as batches:
+            stopped = pack.train(batches, stop)
         for member in list(pack.members):
             member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
     except BaseException as error:
         _fail(pack.members, error)
         raise
-    print(f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True)
+    print(
+        f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True
+    )
     return STOPPED_CODE if stopped else FINISHED_CODE
 
 

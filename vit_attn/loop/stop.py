@@ -10,8 +10,8 @@ from types import FrameType
 class Stop:
     """Why the loop should save and end after the step at hand; "" as long as it should go on."""
 
-    def __init__(self, with_parent: bool) -> None:
-        self._parent = os.getppid() if with_parent else None
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
         self._reason = ""
 
     def reason(self) -> str:
@@ -26,9 +26,9 @@ class Stop:
 
 
 @contextmanager
-def stopping(with_parent: bool = False) -> Iterator[Stop]:
-    """Turns SIGTERM and SIGINT into a request, and puts the old handlers back afterwards."""
-    stop = Stop(with_parent)
+def stopping(parent: int | None = None) -> Iterator[Stop]:
+    """Turns SIGTERM, SIGINT and the end of process `parent` into a request; puts the old handlers back afterwards."""
+    stop = Stop(parent)
     old = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop

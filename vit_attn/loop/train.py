@@ -1,6 +1,7 @@
 """The loop over steps: the one place where batches, updates, metrics, evaluation, checkpoints and signals meet."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ from vit_attn.evals import classification
 from vit_attn.loop.clock import TrainClock
 from vit_attn.loop.member import Member
 from vit_attn.loop.program import Program
-from vit_attn.loop.progress import progress_line
+from vit_attn.loop.progress import Rows, progress_line
 from vit_attn.loop.stop import Stop
 
-Metrics = dict[str, Any]
+Metrics = dict[str, Any]  # of one update: scalars that may still be on their way
 
 
 class Pack:
@@ -36,12 +37,17 @@ class Pack:
             due = [member for member in self.members if member.start <= self.step]
             metrics = [self._update(member, examples) for member in due]
             if late:  # a step late, so that the devices have work while the host waits for numbers
-                self._log(*late, self.step)
+                self._write(self._settle(*late, self.step))
             self.step += 1
             reason, evaluate, save = stop.reason(), self._due(self._spec.eval.steps), self._due(self._spec.loop.ckpt_steps)
-            late = (due, metrics) if self.step == 1 or self._due(self._spec.loop.log_steps) else None
+            log = evaluate or self.step == 1 or self._due(self._spec.loop.log_steps)
+            late = (due, metrics) if log else None
             if reason or evaluate or save:
-                self._log(due, metrics, self.step, evaluate)
+                rows = self._settle(due, metrics, self.step)
+                if evaluate:
+                    self._evaluate(rows)
+                if log:
+                    self._write(rows)
                 late = None
             if reason or save:
                 with self._clock.paused():
@@ -59,29 +65,28 @@ class Pack:
         member.state, metrics = self._program.update(member.state, member.knobs, examples)
         return metrics
 
-    def _log(self, due: list[Member], metrics: list[Metrics], step: int, evaluate: bool = False) -> None:
-        """Fetches the metrics of `step`, writes a row a member, and lets those leave that are no longer finite."""
+    def _settle(self, due: list[Member], metrics: list[Metrics], step: int) -> Rows:
+        """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave."""
         fetched = jax.device_get(metrics)
         seconds, steps = self._clock.lap(), step - self._lap_step
         self._lap_step = step
-        left = seconds / max(steps, 1) * (self._spec.train.steps - step)
-        rows = []
+        rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
         for member, values in zip(due, fetched, strict=True):
             diverged_at = int(values.pop("diverged_at"))
             row = {key: float(value) for key, value in values.items()} | self._speed(member, seconds / len(due), steps)
-            rows.append(row)
-            if diverged_at >= 0:
-                member.report(step, row, None)
-                member.end("diverged", diverged_at, f"diverged at step {diverged_at}")
-                self.members.remove(member)
-        if evaluate and self.members:
-            with self._clock.paused():
-                means = self._evaluate()
-            rows = [row | means.get(member.run_dir.name, {}) for member, row in zip(due, rows, strict=True)]
-        for member, row in zip(due, rows, strict=True):
-            if member in self.members:
-                member.report(step, row, left)
-        print(progress_line(step, self._spec.train.steps, left, dict(zip((m.run_dir.name for m in due), rows, strict=True))), flush=True)
+            if diverged_at < 0:
+                rows.of.append((member, row))
+                continue
+            member.end("diverged", diverged_at, f"diverged at step {diverged_at}")
+            self.members.remove(member)
+            print(f"{member.run_dir.path}: diverged at step {diverged_at}; its last finite checkpoint stays", flush=True)
+        return rows
+
+    def _write(self, rows: Rows) -> None:
+        for member, row in rows.of:
+            member.report(rows.step, row, rows.seconds_left)
+        if rows.of:
+            print(progress_line(rows, self._spec.train.steps), flush=True)
 
     def _speed(self, member: Member, seconds: float, steps: int) -> dict[str, float]:
         """A member's share of the time: `seconds` of training for `steps` steps. A core is a device (TPU core, GPU, CPU)."""
@@ -94,11 +99,13 @@ class Pack:
             "speed/core_hours": member.train_seconds * cores / 3600,
         }
 
-    def _evaluate(self) -> dict[str, dict[str, float]]:
-        """Validation means by member: each batch is decoded once and serves all members."""
-        sums: dict[str, list[Any]] = {member.run_dir.name: [] for member in self.members}
-        for batch in eval_batches(self._spec, self._validation):
-            arrays = self._program.put(batch)
-            for member in self.members:
-                sums[member.run_dir.name].append(self._program.sums(member.state.params, member.knobs, arrays))
-        return {name: classification.means(jax.device_get(parts)) for name, parts in sums.items()}
+    def _evaluate(self, rows: Rows) -> None:
+        """Adds the validation means to the rows. Each batch is decoded once and serves all members."""
+        with self._clock.paused(), closing(eval_batches(self._spec, self._validation)) as batches:
+            sums: list[list[Any]] = [[] for _ in rows.of]
+            for batch in batches:
+                arrays = self._program.put(batch)
+                for (member, _), parts in zip(rows.of, sums, strict=True):
+                    parts.append(self._program.sums(member.state.params, member.knobs, arrays))
+            for (_, row), parts in zip(rows.of, sums, strict=True):
+                row.update(classification.means(jax.device_get(parts)))

@@ -1,10 +1,11 @@
 """Multi-head attention with any h."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_attn.ops.attend import attend
+from vit_attn.ops.attend import attend, choose_impl
 from vit_attn.spec.run import AttentionSpec
 
 
@@ -34,7 +35,8 @@ class Attention(nn.Module):
         if self.spec.qk_norm == "head":
             q = nn.LayerNorm(use_bias=False, dtype=self.dtype, name="query_ln")(q)
             k = nn.LayerNorm(use_bias=False, dtype=self.dtype, name="key_ln")(k)
-        out = attend(q, k, v, self.spec.h, alpha)
+        impl = choose_impl(self.spec.impl, jax.default_backend(), jax.device_count())
+        out = attend(q, k, v, self.spec.h, alpha, impl)
         return nn.DenseGeneral(
             width, axis=(-2, -1), dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="out"
         )(out)

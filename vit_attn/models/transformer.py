@@ -1,5 +1,7 @@
 """The encoder: pre-LN blocks of attention and MLP, as big_vision's."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,9 +18,14 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        inits = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(stddev=1e-6)}
-        hidden = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype, name="Dense_0", **inits)(x))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="Dense_1", **inits)(hidden)
+        dense = partial(
+            nn.Dense,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=nn.initializers.normal(stddev=1e-6),
+        )
+        hidden = nn.gelu(dense(self.mlp_dim, name="Dense_0")(x))
+        return dense(x.shape[-1], name="Dense_1")(hidden)
 
 
 class Block(nn.Module):

@@ -24,8 +24,10 @@ class ViT(nn.Module):
         x = Encoder(spec, name="Transformer")(self.tokens(images), alpha)
         if spec.pool == "map":
             x = MapHead(spec, name="MAPHead_0")(x)
+        elif spec.pool == "gap":
+            x = x.mean(axis=1)
         else:
-            x = x.mean(axis=1) if spec.pool == "gap" else x[:, 0]
+            x = x[:, 0]
         if spec.rep_size:
             x = nn.tanh(nn.Dense(spec.width, dtype=jnp.dtype(spec.dtype), name="pre_logits")(x))
         head = nn.Dense(

@@ -1,4 +1,4 @@
-"""Augmentation on the device: a pure function of (key, step, place in the batch), so that a resumed run sees the same pixels."""
+"""Augmentation on the device, a pure function of (seed, step, place in the batch): a resumed run sees the same pixels."""
 
 import jax
 import jax.numpy as jnp

@@ -29,9 +29,8 @@ def check_divides(mesh: Mesh, **batch_images: int) -> None:
     for key, b in batch_images.items():
         if b % n:
             nearest = ", ".join(str(size) for size in (b // n * n, -(-b // n) * n) if size)
-            raise UserError(
-                f"config.{key.replace('__', '.')}={b} is not divisible by the {n} devices of mesh axis 'data'; nearest: {nearest}"
-            )
+            name = f"config.{key.replace('__', '.')}"
+            raise UserError(f"{name}={b} is not divisible by the {n} devices of mesh axis 'data'; nearest: {nearest}")
 
 
 def to_global(mesh: Mesh, batch: Any) -> Any:

@@ -27,7 +27,7 @@ def results_table(rows: Sequence[Row]) -> Table:
     head, body = _cells(rows)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     for name in head:
-        table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=True)
+        table.add_column(name.replace(" ", "\n"), justify="left" if name in WORDS else "right", no_wrap=True)
     best = _best(rows)
     for row, cells in zip(rows, body, strict=True):
         style = "green" if row in best else "" if row.has_result else "yellow"

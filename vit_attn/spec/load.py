@@ -28,8 +28,10 @@ def load_config(config: str) -> dict[str, Any]:
     """Calls `get_config(arg)` of "path.py:arg" and returns its ConfigDict as plain nested dictionaries."""
     loaded = call_config(config, "get_config")
     if not isinstance(loaded, ConfigDict):
-        raise UserError(f"get_config of {config!r} returned a {type(loaded).__name__}, but an ml_collections.ConfigDict is needed")
-    return loaded.to_dict()  # type: ignore[no-any-return]
+        raise UserError(
+            f"get_config of {config!r} returned a {type(loaded).__name__}, but an ml_collections.ConfigDict is needed"
+        )
+    return loaded.to_dict()
 
 
 def call_config(config: str, function: str) -> Any:
@@ -75,7 +77,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def literal(text: str) -> Any:
     """ "3e-4" -> 0.0003, "true" -> True, "none" -> None, "relu" -> "relu"."""
-    words = {"true": True, "false": False, "none": None, "null": None, "nan": float("nan"), "inf": float("inf"), "-inf": -float("inf")}
+    words = {
+        "true": True,
+        "false": False,
+        "none": None,
+        "null": None,
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "-inf": -float("inf"),
+    }
     if text.lower() in words:
         return words[text.lower()]
     try:

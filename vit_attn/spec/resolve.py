@@ -52,8 +52,7 @@ def _checked(spec: RunSpec) -> RunSpec:
         raise UserError(
             f"config.train.warmup_steps={spec.train.warmup_steps} must be less than config.train.steps={spec.train.steps}"
         )
-    if spec.data.crop_padding >= spec.model.image_size:
-        raise UserError(
-            f"config.data.crop_padding={spec.data.crop_padding} must be less than config.model.image_size={spec.model.image_size}"
-        )
+    padding, side = spec.data.crop_padding, spec.model.image_size
+    if padding >= side:
+        raise UserError(f"config.data.crop_padding={padding} must be less than config.model.image_size={side}")
     return spec

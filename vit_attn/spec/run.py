@@ -21,6 +21,7 @@ class AttentionSpec:
     h: str = setting("softmax", choices=NONLINEARITY)
     alpha: float | None = setting(None, knob=True)  # None: 1 for a pointwise h; softmax has no alpha
     qk_norm: str = setting("head", choices=("none", "head"))  # head: LayerNorm over the head width, scale, no bias
+    impl: str = setting("auto", choices=("auto", "dense", "chunked"))  # auto: chunked on one CPU device, else dense
 
 
 @dataclass(frozen=True)

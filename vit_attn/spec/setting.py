@@ -32,17 +32,17 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
     Raises UserError, naming the key, the value and the choices, for an unknown key, a wrong type or a value out of bounds.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints: dict[str, Any] = typing.get_type_hints(cls)
     for key in values:
         if key not in fields:
             raise unknown(f"{path}.{key}: the key", key, fields)
     read = {}
     for key, value in values.items():
         where, hint = f"{path}.{key}", hints[key]
-        if dataclasses.is_dataclass(hint):
+        if hasattr(hint, "__dataclass_fields__"):
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}={value!r} must be a section with the keys {', '.join(_names(hint))}")
-            read[key] = build(hint, value, where)  # type: ignore[type-var]
+            read[key] = build(hint, value, where)
         else:
             read[key] = _checked(where, _typed(where, hint, value), fields[key].metadata)
     return cls(**read)

@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt32
 from vit_attn.store.run_dir import RunDir
 
 
-class BadCheckpoint(Exception):
+class BadCheckpointError(Exception):
     """A checkpoint that is truncated, altered, or another program's. The message says where it is and what is wrong."""
 
 
@@ -26,7 +26,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete ones, in order."""
-        return sorted(self._manager.all_steps(read=True))
+        return sorted(self._manager.all_steps())
 
     def path(self, step: int) -> Path:
         return self._run_dir.checkpoints / str(step)
@@ -37,17 +37,19 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(record)))
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """(state, info) of `step`; `like` gives the tree, shapes and shardings. Raises BadCheckpoint."""
+        """(state, info) of `step`; `like` gives the tree, shapes and shardings. Raises BadCheckpointError."""
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), info=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # orbax and tensorstore raise many types for a file that is not as it was written
             reason = " ".join(str(error).split())[:300]
-            raise BadCheckpoint(f"checkpoint {self.path(step)} cannot be read: {reason}") from error
+            raise BadCheckpointError(f"checkpoint {self.path(step)} cannot be read: {reason}") from error
         state, info = restored["state"], restored["info"]
         if _fingerprints(state) != info.get("fingerprints"):
-            raise BadCheckpoint(f"checkpoint {self.path(step)} is not what was saved: the fingerprints of its arrays differ")
+            raise BadCheckpointError(
+                f"checkpoint {self.path(step)} is not what was saved: the fingerprints of its arrays differ"
+            )
         return state, info
 
     def set_aside(self, step: int) -> None:

@@ -20,7 +20,7 @@ class MetricsLog:
         part = run_dir.metrics_file.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in kept))
         part.replace(run_dir.metrics_file)
-        self._file = open(run_dir.metrics_file, "a")
+        self._file = open(run_dir.metrics_file, "a")  # noqa: SIM115 (it stays open as long as the log)
         self._pending: list[Future[None]] = []
         self._submit(lambda: self._open_tensorboard(run_dir, kept, dict(hparams)))
 

@@ -1,8 +1,8 @@
 """The directory of one member: everything that is known about it, as plain files. No jax in here.
 
-    config.json      the resolved run           metrics.jsonl    one row a logged step
-    env.json         versions, devices, host    events.out.*     the same for TensorBoard
-    status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step
+config.json      the resolved run           metrics.jsonl    one row a logged step
+env.json         versions, devices, host    events.out.*     the same for TensorBoard
+status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step
 """
 
 import dataclasses
@@ -84,7 +84,8 @@ class RunDir:
         """The newest status; `waiting` where nothing was written yet."""
         values = _read_json(self.path / "status.json")
         known = {f.name for f in dataclasses.fields(Status)}
-        return Status(**{k: v for k, v in (values or {}).items() if k in known})
+        read: dict[str, Any] = {key: value for key, value in (values or {}).items() if key in known}
+        return Status(**read)
 
     def check(self, spec: RunSpec) -> None:
         """Raises UserError, with the differing keys, if another run lives here, or if nothing could be written here."""
@@ -112,7 +113,7 @@ class RunDir:
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_status(self, state: str, **values: Any) -> None:
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        mine: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
         status = Status(state=state, **values, **mine)
         write_json(self.path / "status.json", dataclasses.asdict(status))
 

@@ -1,6 +1,6 @@
 """The step: pure functions of arrays, one for the batch (shared by a pack) and one for a member's update."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ class Examples(NamedTuple):
 def prepare(spec: RunSpec, images: UInt8[Array, "B Y X 3"], labels: Int[Array, "B"], step: Int[Array, ""]) -> Examples:
     """Augments and normalises the batch of `step`. All members of a pack train on what comes out."""
     data = spec.data
-    crop_keys, flip_keys = (jax.vmap(jax.random.split, out_axes=1)(example_keys(data.seed, step, images.shape[0])))
+    crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(data.seed, step, images.shape[0]))
     if data.crop_padding:
         images = random_crop(crop_keys, images, data.crop_padding)
     if data.flip:
@@ -37,7 +37,7 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
     """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
     targets = jax.nn.one_hot(examples.labels, spec.model.num_classes)
 
-    def objective(params: object) -> tuple[Float[Array, ""], Float[Array, "B C"]]:
+    def objective(params: Any) -> tuple[Float[Array, ""], Float[Array, "B C"]]:
         logits, _ = ViT(spec.model).apply({"params": params}, examples.images, knobs.alpha)
         return LOSSES[spec.train.loss](logits, targets).mean(), logits
 

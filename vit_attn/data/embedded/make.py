@@ -3,15 +3,18 @@
     apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fm
     python -m vit_attn.data.embedded.make --idx-dir fm/usr/share/datasets/fashion-mnist
 
-The first 10,000 training and the first 2,000 test images of Fashion-MNIST (arXiv:1708.07747), in their order. The Debian package
-dataset-fashion-mnist holds the four IDX files, as they were published. The same files and the same versions of Pillow, zlib,
-TFDS and array_record give the same bytes. A set that is there already is made anew.
+The first 10,000 training and the first 2,000 test images of Fashion-MNIST (arXiv:1708.07747), in their order. The Debian
+package dataset-fashion-mnist holds the four IDX files as they were published. A set that is there already is made anew.
+
+The same files give the same examples in the same order, but not the same bytes: protobuf writes the two features of a record
+in either order.
 """
 
 import argparse
 import gzip
 import io
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,29 +36,30 @@ def main() -> None:
     parser.add_argument("--idx-dir", type=Path, required=True, help="where the four IDX .gz files are")
     parser.add_argument("--data-dir", type=Path, default=HERE, help="where the set goes (default: into the package)")
     flags = parser.parse_args()
-    shutil.rmtree(flags.data_dir / NAME, ignore_errors=True)
     print(make(flags.idx_dir, flags.data_dir))
 
 
 def make(idx_dir: Path, data_dir: Path) -> Path:
-    """Writes the set below `data_dir` and returns the directory of this version."""
-    builder = tfds.dataset_builders.store_as_tfds_dataset(
-        name=NAME,
-        version=VERSION,
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
-                "label": tfds.features.ClassLabel(names=CLASSES),
-            }
-        ),
-        split_datasets={ours: list(examples(idx_dir, *theirs)) for ours, theirs in SPLITS.items()},
-        data_dir=data_dir,
-        description="The first 10,000 training and 2,000 test images of Fashion-MNIST. MIT licence, Copyright 2017 Zalando SE.",
-        homepage="https://github.com/zalandoresearch/fashion-mnist",
-        file_format="array_record",
-        disable_shuffling=True,
-    )
-    return Path(builder.data_dir)
+    """Writes the set below `data_dir`, in the place of an older one, and returns its directory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=NAME,
+            version=VERSION,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=CLASSES),
+                }
+            ),
+            split_datasets={ours: list(examples(idx_dir, *theirs)) for ours, theirs in SPLITS.items()},
+            data_dir=scratch,
+            description="The first 10,000 + 2,000 images of Fashion-MNIST. MIT licence, Copyright 2017 Zalando SE.",
+            homepage="https://github.com/zalandoresearch/fashion-mnist",
+            file_format="array_record",
+            disable_shuffling=True,
+        )
+        shutil.rmtree(data_dir / NAME, ignore_errors=True)
+        return Path(shutil.move(Path(scratch) / NAME, data_dir / NAME))
 
 
 def examples(idx_dir: Path, part: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:

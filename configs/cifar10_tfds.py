@@ -1,0 +1,46 @@
+"""A ViT on CIFAR-10, as the example for any data set that TFDS has prepared on this machine in array_record format.
+
+    python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10', file_format='array_record').download_and_prepare()"
+    python -m vit_attn.main --config configs/cifar10_tfds.py --workdir runs/cifar10
+    python -m vit_attn.main --config configs/cifar10_tfds.py:h=relu,alpha=1,variant=Ti/4,data_dir=/data/tfds --workdir runs/ti
+
+The first line downloads 163 MiB, once, into $TFDS_DATA_DIR or ~/tensorflow_datasets (elsewhere: data_dir='...' in both places).
+For another set change the name, the splits, image_size and num_classes. L = 64. Not run yet: no expected accuracy.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: h, alpha (of a pointwise h), patch (of the nano size) or variant (any size), seed, data_dir."""
+    a = parse_arg(arg, h="softmax", alpha=None, patch=4, variant="", seed=0, data_dir="")
+
+    return ConfigDict(
+        {
+            "seed": a["seed"],
+            "model": {
+                "variant": a["variant"] or f"nano/{a['patch']}",
+                "image_size": 32,
+                "num_classes": 10,
+                "attention": {"h": a["h"], "alpha": a["alpha"], "qk_norm": "head"},
+            },
+            "data": {
+                "name": "cifar10",
+                "data_dir": a["data_dir"] or None,
+                "train_split": "train",
+                "crop_padding": 4,
+                "flip": True,
+            },
+            "train": {
+                "batch_images": 128,
+                "steps": 3900,  # 10 epochs
+                "warmup_steps": 390,
+                "peak_lr": 1e-3,
+                "weight_decay": 1e-4,
+            },
+            "eval": {"split": "test", "steps": 390, "batch_images": 500},
+            "loop": {"log_steps": 50, "ckpt_steps": 390},
+        }
+    )

@@ -1,0 +1,33 @@
+from itertools import pairwise
+
+import pytest
+
+from vit_attn.data.order import example_at
+
+
+def epoch(number: int, seed: int, length: int) -> list[int]:
+    return [example_at(number * length + place, seed, length) for place in range(length)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 13, 997])
+@pytest.mark.parametrize("number", [0, 1, 10**9])
+def test_an_epoch_holds_every_example_exactly_once(length: int, number: int) -> None:
+    assert sorted(epoch(number, 5, length)) == list(range(length))
+
+
+def test_epochs_and_seeds_have_their_own_orders() -> None:
+    orders = {tuple(epoch(number, seed, 997)) for number in range(4) for seed in (0, 1, 2, 2**40)}
+    assert len(orders) == 16  # in particular, epoch 1 of seed 0 is not epoch 0 of seed 1
+
+
+def test_an_order_is_not_close_to_sorted() -> None:
+    order = epoch(0, 0, 9973)
+    rising = sum(b > a for a, b in pairwise(order))
+    assert 0.45 < rising / len(order) < 0.55
+    assert sum(a == i for i, a in enumerate(order)) < 10  # expected: 1
+
+
+def test_the_order_stays_what_it_was() -> None:
+    """A run that is resumed after an update of grain or numpy must see the same examples."""
+    assert epoch(0, 0, 13) == [12, 8, 11, 7, 4, 2, 1, 0, 3, 6, 10, 9, 5]
+    assert epoch(3, 7, 13) == [9, 12, 10, 0, 2, 11, 3, 7, 6, 5, 4, 1, 8]
