@@ -4,7 +4,7 @@
     python -m vit_attn.main --config configs/cifar10_tfds.py --workdir runs/cifar10
     python -m vit_attn.main --config configs/cifar10_tfds.py:h=relu,alpha=1,variant=Ti/4,data_dir=/data/tfds --workdir runs/ti
 
-The first line downloads 163 MiB, once, into $TFDS_DATA_DIR or ~/tensorflow_datasets (elsewhere: data_dir='...' in both places).
+The first line downloads 170 MB, once, into $TFDS_DATA_DIR or ~/tensorflow_datasets (elsewhere: data_dir='...' in both places).
 For another set change the name, the splits, image_size and num_classes. L = 64. Not run yet: no expected accuracy.
 """
 
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "train": {
                 "batch_images": 128,
-                "steps": 3900,  # 10 epochs
+                "steps": 3900,  # about 10 epochs
                 "warmup_steps": 390,
                 "peak_lr": 1e-3,
                 "weight_decay": 1e-4,

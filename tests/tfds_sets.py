@@ -54,7 +54,7 @@ def _cifar10_examples(split: str, count: int) -> Iterable[dict[str, Any]]:
     rng = np.random.default_rng(len(split))
     for i in range(count):
         image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        yield {"id": f"{split}_{i:05d}", "image": image, "label": int(rng.integers(10))}
+        yield {"id": f"{split}_{i:05d}", "image": encode(image), "label": int(rng.integers(10))}
 
 
 def write_gray(data_dir: Path, name: str, labels: Iterable[int], *, truncated: Iterable[int] = (), **how: Any) -> Path:

@@ -21,7 +21,7 @@ def sums(spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array]) -> d
     return {"accuracy": jnp.sum(hits * mask), "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "images": jnp.sum(mask)}
 
 
-def means(parts: list[dict[str, float]]) -> dict[str, float]:
+def means(parts: list[dict[str, Any]]) -> dict[str, float]:
     """{"val/accuracy", "val/loss", "val/images"} from the sums of every batch of the split."""
     totals = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
     images = totals["images"]

@@ -14,7 +14,7 @@ from vit_attn.store.run_dir import RunDir, differences
 from vit_attn.train.state import State
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     run_dir: RunDir
     spec: RunSpec

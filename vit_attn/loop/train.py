@@ -72,6 +72,8 @@ class Pack:
         self._lap_step = step
         rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
         for member, values in zip(due, fetched, strict=True):
+            if member not in self.members:  # it left a moment ago, when the step before was settled
+                continue
             diverged_at = int(values.pop("diverged_at"))
             row = {key: float(value) for key, value in values.items()} | self._speed(member, seconds / len(due), steps)
             if diverged_at < 0:

@@ -1,5 +1,6 @@
 """The device mesh, and where arrays lie on it. Data-parallel: batches are split over `data`, everything else is replicated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vit_attn.spec.errors import UserError
 
 
-def make_mesh() -> Mesh:
-    """All devices on the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or the given ones, on the axis `data`."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -181,7 +181,7 @@ def write_json(path: Path, values: Any) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,194 @@
+"""Every mistake of the user's: one line on stderr with the key, the value and the way out, exit code 2, nothing touched."""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tfds_sets import write_gray
+from trainer_runs import command, run_here, saved_steps
+from vit_attn.store.run_dir import RunDir
+
+CASES = {
+    "unknown key": (["--config.train.lr=1e-3"], ["config.train.lr", "peak_lr"]),
+    "unknown section": (["--config.optim.lr=1e-3"], ["config.optim", "choices: seed, model"]),
+    "section as value": (["--config.train=5"], ["config.train=5", "section"]),
+    "value as section": (["--config.seed.x=5"], ["config.seed.x", "is a value"]),
+    "misspelt h": (["--config.model.attention.h=rleu"], ["config.model.attention.h", "'rleu'", "'relu'", "softplus"]),
+    "alpha nan": (["--config.model.attention.alpha=nan"], ["config.model.attention.alpha=nan", "finite"]),
+    "alpha inf": (["--config.model.attention.alpha=inf"], ["config.model.attention.alpha=inf", "finite"]),
+    "alpha text": (["--config.model.attention.alpha=big"], ["config.model.attention.alpha='big'", "float"]),
+    "alpha of softmax": (["--config.model.attention.h=softmax", "--config.model.attention.alpha=1"], ["alpha=1", "softmax"]),
+    "negative steps": (["--config.train.steps=-5"], ["config.train.steps=-5", ">= 1"]),
+    "steps not whole": (["--config.train.steps=1.5"], ["config.train.steps=1.5", "int"]),
+    "warm-up too long": (["--config.train.warmup_steps=12"], ["warmup_steps=12", "config.train.steps=12"]),
+    "patch": (["--config.model.patch=5"], ["config.model.patch=5", "image_size=28", "1, 2, 4, 7, 14, 28"]),
+    "variant": (["--config.model.variant=XL/14"], ["XL", "nano, Ti, S, B"]),
+    "variant without patch": (["--config.model.variant=S"], ["'S'", "S/16"]),
+    "heads": (["--config.model.heads=3"], ["config.model.heads=3", "width=32"]),
+    "batch and devices": (["--config.train.batch_images=17"], ["train.batch_images=17", "8 devices", "16, 24"]),
+    "eval batch and devices": (["--config.eval.batch_images=9"], ["eval.batch_images=9", "8 devices"]),
+    "missing data set": (
+        ["--config.data.name=cifar10", "--config.data.data_dir=/nowhere"],
+        ["'cifar10'", "/nowhere", "tfds build cifar10 --data_dir=/nowhere", "download_and_prepare"],
+    ),
+    "unknown embedded set": (["--config.data.name=mnist"], ["'mnist'", "fashion_mnist_12k"]),
+    "split": (["--config.eval.split=test"], ["'test'", "validation"]),
+    "label key": (["--config.data.label_key=class"], ["label_key", "'class'", "image, label"]),
+    "too few classes": (["--config.model.num_classes=7"], ["num_classes=7", "10"]),
+    "override without value": (["--config.seed"], ["--config.seed", "VALUE"]),
+    "unknown flag": (["--wrkdir=x"], ["--wrkdir", "--help"]),
+}
+
+
+def refused(capfd, *argv):
+    """Runs the command, which must fail as a user's mistake does, and returns the one line that it printed on stderr."""
+    assert run_here(*argv) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("WARNING", "I0000"))]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_settings(case, capfd, tmp_path):
+    extra, words = CASES[case]
+    line = refused(capfd, *command(tmp_path / "run"), *extra)
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("configs/quikstart.py", ["configs/quikstart.py", "does not exist"]),
+        ("configs/common.py", ["configs/common.py", "does not define get_config"]),
+        ("configs/quickstart.py:h=relu,alfa=1", ["alfa=1", "alpha"]),
+        ("configs/quickstart.py:patch=big", ["patch='big'", "int"]),
+        ("README.md", ["README.md", "Python file"]),
+        ("{tmp}/broken.py", ["broken.py", "line 2", "NameError"]),
+        ("{tmp}/dict.py", ["dict.py", "ConfigDict"]),
+    ],
+)
+def test_config_files(config, words, capfd, tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config(arg):\n  return undefined\n")
+    (tmp_path / "dict.py").write_text("def get_config(arg):\n  return {}\n")
+    line = refused(capfd, *command(tmp_path / "run", config.format(tmp=tmp_path)))
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_config_and_no_workdir(capfd):
+    assert "--config" in refused(capfd)
+    assert "--workdir" in refused(capfd, "--config", "configs/quickstart.py")
+
+
+def test_a_workdir_of_another_config(capfd, tmp_path):
+    assert run_here(*command(tmp_path / "run")) == 0
+    capfd.readouterr()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    line = refused(capfd, *command(tmp_path / "run", seed=5, model__variant="mu/7"))
+    for words in ("config.seed: 0 there, 5 here", "config.model.patch: 14 there, 7 here", "--overwrite", "--workdir"):
+        assert words in line
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert run_here(*command(tmp_path / "run", seed=5), "--overwrite") == 0
+    assert RunDir(tmp_path / "run").spec().seed == 5
+    assert {row["step"] for row in RunDir(tmp_path / "run").metrics()} == {1, 2, 4, 6, 8, 10, 12}
+
+
+@contextmanager
+def without_rights():
+    """Root steps down for a while; anybody else has none anyway."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_unwritable_workdir(capfd):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        with without_rights():
+            for extra in ([], ["--overwrite"]):
+                line = refused(capfd, *command(f"{folder}/run"), *extra)
+                assert "no permission to write" in line
+                assert folder in line
+        Path(folder).chmod(0o755)
+
+
+def test_workdir_under_a_file(capfd, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(capfd, *command(tmp_path / "file" / "run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_run_that_is_none(capfd, tmp_path):
+    assert "holds no run" in refused(capfd, "--run", tmp_path)
+    assert "--overwrite" in refused(capfd, "--run", tmp_path, "--overwrite")
+
+
+def test_label_out_of_range(capfd, tmp_path):
+    write_gray(tmp_path, "bad_label", [0, 1, 2, 10] * 8)
+    capfd.readouterr()
+    argv = command(tmp_path / "run", data__data_dir=tmp_path, data__name="bad_label", eval__split="train[:16]")
+    line = refused(capfd, *argv)
+    for word in ("example", "split 'train'", "bad_label", "label", "num_classes=10"):
+        assert word in line
+    assert RunDir(tmp_path / "run").status().state == "failed"
+
+
+class TestCheckpoints:
+    """A run of 12 steps with checkpoints at 8 and 12 is told to go on after something happened to them."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        assert run_here(*command(tmp_path / "run")) == 0
+        (tmp_path / "run" / "status.json").unlink()  # as if it had been killed in its last moment
+        return tmp_path / "run"
+
+    def largest_file(self, run, step):
+        return max((run / "checkpoints" / str(step)).rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+
+    def test_truncated(self, run, capfd):
+        file = self.largest_file(run, 12)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        self.goes_on_from_8(run, capfd, "cannot be read")
+
+    def test_one_flipped_bit(self, run, capfd):
+        file = self.largest_file(run, 12)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 4
+        file.write_bytes(data)
+        self.goes_on_from_8(run, capfd, "")
+
+    def test_of_another_run(self, run, capfd, tmp_path):
+        assert run_here(*command(tmp_path / "other", seed=3)) == 0
+        shutil.rmtree(run / "checkpoints" / "12")
+        shutil.copytree(tmp_path / "other" / "checkpoints" / "12", run / "checkpoints" / "12")
+        self.goes_on_from_8(run, capfd, "config.seed: 3 there, 0 here")
+
+    def goes_on_from_8(self, run, capfd, reason):
+        assert run_here(*command(run)) == 0
+        printed = capfd.readouterr().out
+        assert f"refused: checkpoint {run / 'checkpoints' / '12'}" in printed
+        assert reason in printed
+        assert "going on from step 8" in printed
+        assert "resumes at step 8" in printed
+        assert saved_steps(run) == [8, 12]
+        assert len(list((run / "refused_checkpoints").iterdir())) == 1
+        assert RunDir(run).status().state == "done"
+
+    def test_none_is_good(self, run, capfd):
+        for step in (8, 12):
+            self.largest_file(run, step).write_bytes(b"")
+        line = refused(capfd, *command(run))
+        assert "none of its checkpoints can be used" in line
+        assert "--overwrite" in line
+        assert saved_steps(run) == [8, 12]

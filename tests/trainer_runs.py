@@ -1,0 +1,104 @@
+"""Real runs of the trainer for tests: a tiny model on the embedded images, as processes or in this process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vit_attn.main import main
+from vit_attn.spec.errors import exit_code_of
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = {
+    "model.variant": "mu/14",
+    "train.steps": 12,
+    "train.warmup_steps": 2,
+    "train.batch_images": 16,
+    "eval.split": "validation[:37]",
+    "eval.batch_images": 16,
+    "eval.steps": 6,
+    "loop.log_steps": 2,
+    "loop.ckpt_steps": 4,
+}
+
+
+def command(workdir, config="configs/quickstart.py:h=relu", **overrides):
+    """The command line of a tiny run; `train__steps=5` overrides config.train.steps."""
+    settings = {**SETTINGS, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    return ["--config", config, "--workdir", str(workdir), *(f"--config.{key}={value}" for key, value in settings.items())]
+
+
+def run_here(*argv):
+    """The command in this process (8 CPU devices): its exit code."""
+    return exit_code_of(lambda: main([str(word) for word in argv]))
+
+
+def start(argv, log, **environment):
+    """The command as a process of its own with one CPU device; its output goes to the file `log`."""
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "vit_attn.main", *map(str, argv)],
+        cwd=ROOT,
+        env=env,
+        stdout=open(log, "w"),  # noqa: SIM115 (the process keeps it)
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(argv, log, code=0):
+    """Runs the command to its end and returns what it printed."""
+    assert start(argv, log).wait(timeout=300) == code, Path(log).read_text()[-3000:]
+    return Path(log).read_text()
+
+
+def kill_at(argv, log, text, number=signal.SIGTERM):
+    """Starts the command, sends it a signal as soon as it printed `text`, and returns its exit code."""
+    process = start(argv, log)
+    deadline = time.monotonic() + 200
+    while text not in Path(log).read_text():
+        assert process.poll() is None, Path(log).read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait(timeout=100)
+
+
+def saved_steps(workdir):
+    return sorted(int(entry.name) for entry in Path(workdir, "checkpoints").iterdir() if entry.name.isdecimal())
+
+
+def saved_arrays(workdir, step=None):
+    """{"params/...": array} of a checkpoint (the newest), read without any of our own code."""
+    folder = Path(workdir, "checkpoints", str(saved_steps(workdir)[-1] if step is None else step), "state").absolute()
+    tree = ocp.StandardCheckpointer().restore(folder)
+    found = {}
+
+    def walk(prefix, node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}/{key}", value)
+        elif isinstance(node, list | tuple):
+            for index, value in enumerate(node):
+                walk(f"{prefix}/{index}", value)
+        elif node is not None:
+            found[prefix] = np.asarray(node)
+
+    walk("", tree)
+    return found
+
+
+def assert_same_arrays(one, other):
+    assert one.keys() == other.keys()
+    assert len(one) > 20
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def without_speed(rows):
+    """Metrics without what the clock says."""
+    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
