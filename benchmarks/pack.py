@@ -11,8 +11,9 @@ CPU      user and system seconds    training   seconds in steps, as the members'
                                                saving, end
 outside  wall - training
 
-A further member costs its training and (outside of the pack - mean outside of a solo run) / (M - 1). "Identical" says whether
-each array of the last checkpoint, and each metric of each logged step but speed/*, is bit for bit the solo run's.
+One more member costs a pack its training and (outside of the pack - mean outside of a solo run) / (M - 1) besides; as a
+process of its own, all that is outside of a solo run. A member is identical if each array of its last checkpoint, and each
+metric of each logged step but speed/*, is bit for bit its solo run's. "One process" is the median.
 """
 
 import argparse
@@ -102,9 +103,9 @@ def report(grid: Grid, pack: Usage, solo: list[Usage], how: str) -> Table:
     for name, packed, alone in lines:
         table.add_row(name, f"{packed:.1f}", f"{alone:.1f}", f"{alone / packed:.2f}")
     table.add_section()
-    table.add_row("one process, median wall, s", "", f"{statistics.median(one.wall for one in solo):.1f}", "")
-    table.add_row("a further member, outside its training, s", f"{further:.2f}", f"{outside[1] / members:.2f}", "")
-    table.add_row("members identical to their solo runs", f"{same} of {members}", "", "")
+    table.add_row("one process, wall, s", "", f"{statistics.median(one.wall for one in solo):.1f}", "")
+    table.add_row("one more member, outside, s", f"{further:.2f}", f"{outside[1] / members:.2f}", "")
+    table.add_row("identical members", f"{same} of {members}", "", "")
     return table
 
 

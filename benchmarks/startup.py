@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.process import MAIN, measure, seconds_until
 
 STAGES = ("python, settings", "import jax", "other imports", "open the data", "trace, compile", "initialise", "first step")
-TRUE = "the true command, to its line of step 1"
+TRUE = "the true command"
 
 
 class Marks:
@@ -53,7 +53,7 @@ class Marks:
         setattr(owner, name, timed)
 
     def finish(self, *_: object) -> None:
-        """Ends the last stage, writes the file, and the process is over."""
+        """In place of the first line of progress: ends the last stage, writes the file, and the process is over."""
         self.end(STAGES[-1])
         self._file.write_text(json.dumps(self.seconds))
         os._exit(0)
@@ -78,8 +78,7 @@ def child(file: Path, start: float, argv: list[str]) -> None:
         marks.after(run, "open_source", STAGES[3])
         marks.after(run, "Program", STAGES[4])
         marks.after(run, "_print_start", STAGES[5])
-        marks.after(train.Pack, "_write", STAGES[6])
-        train.progress_line = lambda *_: marks.finish()  # type: ignore[assignment]
+        train.progress_line = marks.finish  # type: ignore[assignment]
 
     program._use_compilation_cache = load
     program.main(argv)
@@ -88,8 +87,8 @@ def child(file: Path, start: float, argv: list[str]) -> None:
 def split_of(config: str, folder: Path, cache: Path) -> dict[str, float]:
     """Stage -> seconds, of one process."""
     file = folder / "marks.json"
-    where = ["--child", str(file), "--start", repr(time.monotonic())]
-    measure(["-m", "benchmarks.startup", *where, "--config", config, "--workdir", str(folder / "run")], cache)
+    where = ["--child", str(file), repr(time.monotonic()), "--config", config, "--workdir", str(folder / "run")]
+    measure(["-m", "benchmarks.startup", *where], cache)
     return json.loads(file.read_text())
 
 
@@ -111,32 +110,35 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {stage: statistics.median(one.get(stage, 0.0) for one in rounds) for stage in (*STAGES, TRUE)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--config", default="configs/quickstart.py", help="as vit_attn.main takes it")
-    flags = parser.parse_args()
+def report(config: str, count: int) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         (first := Path(folder) / "first").mkdir()
-        split_of(flags.config, first, first / "cache")
+        split_of(config, first, first / "cache")
         rounds = []
-        for number in range(flags.rounds):
+        for number in range(count):
             (here := Path(folder) / str(number)).mkdir()
-            rounds.append(one_round(flags.config, here))
+            rounds.append(one_round(config, here))
     cold, warm = (medians([one[name] for one in rounds]) for name in ("cold", "warm"))
-    table = Table("stage", "cold cache, s", "warm cache, s", title=f"start of {flags.config}, medians of {flags.rounds}")
+    table = Table("stage", "cold cache, s", "warm cache, s", title=f"start of {config}, medians of {count}")
     for stage in STAGES:
         table.add_row(stage, f"{cold[stage]:.2f}", f"{warm[stage]:.2f}", end_section=stage == STAGES[-1])
     table.add_row("sum", *(f"{sum(one[stage] for stage in STAGES):.2f}" for one in (cold, warm)))
     table.add_row(TRUE, f"{cold[TRUE]:.2f}", f"{warm[TRUE]:.2f}")
-    Console().print(table)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--config", default="configs/quickstart.py", help="as vit_attn.main takes it")
+    parser.add_argument("--child", nargs=2, metavar=("FILE", "START"), help=argparse.SUPPRESS)
+    flags, rest = parser.parse_known_args()
+    if flags.child:
+        return child(Path(flags.child[0]), float(flags.child[1]), ["--config", flags.config, *rest])
+    if rest:
+        parser.error(f"unknown: {' '.join(rest)}")
+    Console().print(report(flags.config, flags.rounds))
 
 
 if __name__ == "__main__":
-    import sys
-
-    if "--child" in sys.argv:
-        file, start = sys.argv[2], float(sys.argv[4])
-        child(Path(file), start, sys.argv[5:])
-    else:
-        main()
+    main()

@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_classes": 10,
                 "attention": {"h": a["h"], "alpha": a["alpha"], "qk_norm": "head"},
             },
-            "data": {"name": "fashion_mnist_12k", "crop_padding": 2, "flip": True},
+            "data": {"name": "fashion_mnist_12k", "crop_padding": 0, "flip": False},  # 3 epochs need no augmentation
             "train": {
                 "batch_images": 128,
                 "steps": 250,

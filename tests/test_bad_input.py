@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from tfds_sets import write_gray
 from trainer_runs import command, run_here, saved_steps
+
 from vit_attn.store.run_dir import RunDir
 
 CASES = {

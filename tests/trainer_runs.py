@@ -45,7 +45,7 @@ def start(argv, log, **environment):
         [sys.executable, "-m", "vit_attn.main", *map(str, argv)],
         cwd=ROOT,
         env=env,
-        stdout=open(log, "w"),  # noqa: SIM115 (the process keeps it)
+        stdout=open(log, "w"),
         stderr=subprocess.STDOUT,
     )
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from vit_attn.parallel.host_memory import keep_freed_memory
 from vit_attn.spec.errors import UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_run, split_overrides
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"{run_dir.path} is complete ({status.message or status.state}, step {status.step}): nothing to do")
         return 0
     _use_compilation_cache()
+    keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
 
     return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 60.0 if flags.run else 0.0))

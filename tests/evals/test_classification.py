@@ -21,7 +21,9 @@ def test_any_batch_size_gives_the_plain_mean(loss):
     labels = rng.integers(0, 5, 13).astype(np.int32)
     params = ViT(spec.model).init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)), 0.5)["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
-    logits = np.asarray(ViT(spec.model).apply({"params": params}, jax.numpy.asarray(images / 127.5 - 1, "float32"), 0.5)[0], float)
+    logits = np.asarray(
+        ViT(spec.model).apply({"params": params}, jax.numpy.asarray(images / 127.5 - 1, "float32"), 0.5)[0], float
+    )
     hits = (logits.argmax(-1) == labels).mean()
     if loss == "softmax_xent":
         wanted = np.mean(np.log(np.exp(logits).sum(-1)) - logits[range(13), labels])

@@ -1,8 +1,8 @@
 """Members of a pack are what they would be alone, also when one of them diverges."""
 
 import pytest
-
 from trainer_runs import assert_same_arrays, command, finish, run_here, saved_arrays, saved_steps, without_speed
+
 from vit_attn.spec.load import load_run, split_overrides
 from vit_attn.store.run_dir import RunDir
 

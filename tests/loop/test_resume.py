@@ -5,7 +5,6 @@ import signal
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
-
 from trainer_runs import (
     assert_same_arrays,
     command,
@@ -16,6 +15,7 @@ from trainer_runs import (
     saved_steps,
     without_speed,
 )
+
 from vit_attn.store.run_dir import RunDir
 
 

@@ -29,7 +29,9 @@ def test_resolving_twice_changes_nothing():
 def test_every_knob_field_reaches_the_step_and_nothing_else():
     marked = {name for name, field in leaves(RunSpec()) if field.metadata.get("knob")}
     assert {name.split(".")[-1] for name in marked} == set(Knobs._fields)
-    spec = resolve({"seed": 3, "model": {"attention": {"h": "relu", "alpha": 0.3}}, "train": {"peak_lr": 7.0, "weight_decay": 5.0}})
+    spec = resolve(
+        {"seed": 3, "model": {"attention": {"h": "relu", "alpha": 0.3}}, "train": {"peak_lr": 7.0, "weight_decay": 5.0}}
+    )
     assert knobs_of(spec) == Knobs(alpha=0.3, peak_lr=7.0, weight_decay=5.0, seed=3)
 
 
@@ -47,7 +49,16 @@ def test_every_default_is_within_its_own_bounds():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3e-4", 3e-4), ("7", 7), ("true", True), ("False", False), ("none", None), ("relu", "relu"), ("'7'", "7"), ("S/16", "S/16")],
+    [
+        ("3e-4", 3e-4),
+        ("7", 7),
+        ("true", True),
+        ("False", False),
+        ("none", None),
+        ("relu", "relu"),
+        ("'7'", "7"),
+        ("S/16", "S/16"),
+    ],
 )
 def test_literal(text, value):
     assert literal(text) == value
@@ -64,7 +75,7 @@ def test_override_makes_sections():
     values = {"a": 1}
     override(values, "b.c.d", 2)
     assert values == {"a": 1, "b": {"c": {"d": 2}}}
-    with pytest.raises(UserError, match="config.a=1 is a value, not a section"):
+    with pytest.raises(UserError, match=r"config\.a=1 is a value, not a section"):
         override(values, "a.x", 2)
 
 

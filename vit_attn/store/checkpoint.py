@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, UInt32
 
 from vit_attn.store.run_dir import RunDir
 
@@ -33,8 +31,9 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, info: dict[str, Any]) -> None:
         """Saves a pytree of arrays and a few plain values, with the fingerprint of every array."""
-        record = {**info, "fingerprints": _fingerprints(state)}
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(record)))
+        arrays = jax.tree.map(np.asarray, jax.device_get(state))
+        record = {**info, "fingerprints": _fingerprints(arrays)}
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(record)))
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """(state, info) of `step`; `like` gives the tree, shapes and shardings. Raises BadCheckpointError."""
@@ -46,7 +45,7 @@ class Checkpoints:
             reason = " ".join(str(error).split())[:300]
             raise BadCheckpointError(f"checkpoint {self.path(step)} cannot be read: {reason}") from error
         state, info = restored["state"], restored["info"]
-        if _fingerprints(state) != info.get("fingerprints"):
+        if _fingerprints(jax.device_get(state)) != info.get("fingerprints"):
             raise BadCheckpointError(
                 f"checkpoint {self.path(step)} is not what was saved: the fingerprints of its arrays differ"
             )
@@ -68,19 +67,13 @@ class Checkpoints:
         self._manager.close()
 
 
-def _fingerprints(tree: Any) -> list[int]:
-    """One 32-bit number an array, which any single flipped bit changes. Computed where the array is."""
-    return [int(x) for x in np.asarray(_fingerprint_leaves(jax.tree.leaves(tree)))]
+def _fingerprints(host_arrays: Any) -> list[int]:
+    """One 32-bit number an array, which any single flipped bit changes."""
+    return [_fingerprint(leaf) for leaf in jax.tree.leaves(host_arrays)]
 
 
-@jax.jit
-def _fingerprint_leaves(leaves: list[Array]) -> UInt32[Array, "n"]:
-    return jnp.stack([_fingerprint(leaf) for leaf in leaves])
-
-
-def _fingerprint(x: Array) -> UInt32[Array, ""]:
+def _fingerprint(x: np.ndarray) -> int:
     """The sum of the array's words, each times an odd number that depends on its place, modulo 2^32."""
-    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(x, words).astype(jnp.uint32).ravel()
-    places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435761 * 2 % 2**32) + jnp.uint32(1)
-    return jnp.sum(bits * places, dtype=jnp.uint32)
+    words = np.ravel(x).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[x.dtype.itemsize]).astype(np.uint32)
+    places = np.arange(words.size, dtype=np.uint32) * np.uint32(2 * 2654435761 % 2**32) + np.uint32(1)
+    return int(np.sum(words * places, dtype=np.uint32))

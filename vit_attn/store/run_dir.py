@@ -115,7 +115,7 @@ class RunDir:
     def write_status(self, state: str, **values: Any) -> None:
         mine: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
         status = Status(state=state, **values, **mine)
-        write_json(self.path / "status.json", dataclasses.asdict(status))
+        write_json(self.path / "status.json", dataclasses.asdict(status), durable=state != "running")
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
@@ -168,13 +168,14 @@ def check_writable(path: Path) -> None:
         raise UserError(f"--workdir={path}: {there} is on a read-only file system; take another --workdir")
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Whole or not at all: a reader, or a kill at any moment, never sees half a file."""
+def write_json(path: Path, values: Any, durable: bool = True) -> None:
+    """Whole or not at all: a reader, or a kill at any moment, never sees half a file. `durable`: nor after a power cut."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(part, "w") as handle:
         json.dump(values, handle, indent=1)
-        handle.flush()
-        os.fsync(handle.fileno())
+        if durable:
+            handle.flush()
+            os.fsync(handle.fileno())
     os.replace(part, path)
 
 
