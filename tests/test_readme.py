@@ -48,8 +48,8 @@ def test_the_readme_has_the_commands_that_it_should():
 
 def test_runs_are_done(printed):
     runs, shown = printed
-    assert [text for line, text in shown.items() if "runs/one" in line][0].splitlines()[-1].startswith(f"{runs}/one: done")
-    assert f"{runs}/two: done" in [text for line, text in shown.items() if "runs/two" in line][0]
+    assert next(text for line, text in shown.items() if "runs/one" in line).splitlines()[-1].startswith(f"{runs}/one: done")
+    assert f"{runs}/two: done" in next(text for line, text in shown.items() if "runs/two" in line)
 
 
 def test_the_sweep_ends_in_a_table_a_figure_and_tensorboard(printed):
