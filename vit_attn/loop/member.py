@@ -50,6 +50,10 @@ class Member:
         self.log.close()
         self._status(state, step, message=message)
 
+    def fail(self, step: int, error: BaseException) -> None:
+        """Says why it ended. Touches nothing else: the error may have come from anywhere."""
+        self._status("failed", step, message=f"{type(error).__name__}: {error}"[:1000])
+
     def _status(self, state: str, step: int, **values: Any) -> None:
         self.run_dir.write_status(state, step=step, steps=self.spec.train.steps, metrics=self.newest, **values)
 

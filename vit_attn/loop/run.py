@@ -84,18 +84,13 @@ def _train(runs: dict[RunDir, RunSpec], train: Source, validation: Source, mesh:
         for member in list(pack.members):
             member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
     except BaseException as error:
-        _fail(pack.members, error)
+        for member in pack.members:
+            member.fail(pack.step, error)
         raise
     print(
         f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True
     )
     return STOPPED_CODE if stopped else FINISHED_CODE
-
-
-def _fail(members: list[Member], error: BaseException) -> None:
-    """Says in the status files why it ended; the error itself goes on its way."""
-    for member in members:
-        member.run_dir.write_status("failed", message=f"{type(error).__name__}: {error}"[:1000], steps=member.spec.train.steps)
 
 
 def _outcome(members: list[Member]) -> str:
