@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.flax_vit import FlaxViT
+from vit_attn.parallel.host_memory import keep_freed_memory
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import Knobs, RunSpec, knobs_of
 from vit_attn.train.losses import softmax_xent
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--shapes", default="S/16:16,S/8:4", help="variant:batch,...")
     flags = parser.parse_args()
+    keep_freed_memory()  # as the trainer does; the peer gets the same
     table = Table("shape", "network", "step, s", "images/s", "flax / this", title="training step, float32, 224 px")
     for shape in flags.shapes.split(","):
         variant, batch = shape.split(":")

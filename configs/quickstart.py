@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Arguments: h, alpha (of a pointwise h), patch (of the nano size) or variant (any size), seed."""
     a = parse_arg(arg, h="softmax", alpha=None, patch=7, variant="", seed=0)
     variant = a["variant"] or f"nano/{a['patch']}"
-    image_size = 28 if 28 % int(variant.rpartition("/")[2] or 1) == 0 else 32  # S/16 needs 32
+    image_size = 32 if variant.endswith(("/8", "/16", "/32")) else 28
 
     return ConfigDict(
         {

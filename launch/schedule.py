@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from signal import SIGTERM
 
 from launch.backends.job import Backend, Job
 from launch.failure import reason
@@ -11,6 +12,7 @@ from launch.sweep_dir import SweepDir, all_finished
 from vit_attn.store.run_dir import FINISHED, RunDir
 
 ATTEMPTS = 2
+STOPPED_CODES = (3, -SIGTERM)  # saved what there was, or there was nothing yet
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,15 @@ class Schedule:
         pack, runs = attempt.pack, self.packs[attempt.pack]
         if all_finished(runs):
             self.say(f"pack {pack}: finished")
-        elif self.stopping:
+        elif self.stopping and code in STOPPED_CODES:
             self.say(f"pack {pack}: stopped")
         else:
             why = reason(code, self.sweep.log(pack), attempt.log_start)
-            if attempt.number < ATTEMPTS:
+            if attempt.number < ATTEMPTS and not self.stopping:
                 self.say(f"pack {pack}: failed ({why}); it will be tried once more")
                 self.waiting.append((pack, attempt.number + 1))
             else:
-                self.say(f"pack {pack}: failed again ({why}); log: {self.sweep.log(pack)}")
+                self.say(f"pack {pack}: failed ({why}); log: {self.sweep.log(pack)}")
                 self.failed[pack] = why
                 for run in runs:
                     _mark_failed(run, why)

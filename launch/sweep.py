@@ -42,10 +42,13 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[int], Backend]] =
     flags = _flags(backends).parse_args(rest)
     if flags.max_parallel < 1:
         raise UserError(f"--max-parallel={flags.max_parallel} must be at least 1")
+    if str(flags.workdir) == ".":
+        raise UserError("--workdir is empty or '.': a sweep needs a directory of its own, for example --workdir runs/grid")
     if flags.backend not in backends:
         raise unknown("--backend: the backend", flags.backend, backends)
     grid, sweep, console = load_grid(flags.config, overrides), SweepDir(flags.workdir), wide_console()
     sweep.check(grid)
+    _check_data(grid)
     if flags.dry_run:
         _print_plan(console, grid)
         return DONE
@@ -65,6 +68,19 @@ def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
     return flags
 
 
+def _check_data(grid: Grid) -> None:
+    """Opens every split that a member will read. Raises UserError for one that is not there."""
+    from vit_attn.data.source import open_source  # half a second, which --help need not wait for
+
+    splits = {
+        (member.spec.data, split, member.spec.model.num_classes)
+        for member in grid.members
+        for split in (member.spec.data.train_split, member.spec.eval.split)
+    }
+    for data, split, num_classes in splits:
+        open_source(data, split, num_classes)
+
+
 def _print_plan(console: Console, grid: Grid) -> None:
     console.print(f"{len(grid.members)} members in {len(grid.packs)} packs", highlight=False)
     for pack in grid.packs:
@@ -80,16 +96,16 @@ def _run(sweep: SweepDir, backend: Callable[[int], Backend], max_parallel: int, 
     with display(console) as shown, _stop_requests() as requests:
         schedule = Schedule(sweep, backend(slots), slots, shown.say)
         _train(schedule, Watch(sweep.path), shown, requests)
-    if schedule.stopping:
-        console.print(f"Stopped by {requests[0].name}; all that was trained is saved. Run the same command to go on.")
-        return STOPPED
-    publish([sweep.path], console)
-    console.print(
-        f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}", markup=False, highlight=False, soft_wrap=True
-    )
+    if not schedule.stopping:
+        publish([sweep.path], console)
+        words = f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
     for pack, why in schedule.failed.items():
         words = f"pack {pack} failed: {why} (log: {sweep.log(pack)})"
         console.print(words, style="red", markup=False, highlight=False, soft_wrap=True)
+    if schedule.stopping and not schedule.failed:
+        console.print(f"Stopped by {requests[0].name}; all that was trained is saved. Run the same command to go on.")
+        return STOPPED
     return FAILED if schedule.failed else DONE
 
 

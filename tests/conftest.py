@@ -17,6 +17,9 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(["vit_attn.ops", "vit_attn.models", "vit_attn.train", "vit_attn.evals"], "beartype.beartype")
 
+import clu.metric_writers  # noqa: E402, F401
+import hypothesis  # noqa: E402, F401
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# clu and hypothesis are imported above because Python 3.11 cannot parse in two threads at a time, as pytest's import hook would.

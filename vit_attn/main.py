@@ -21,7 +21,7 @@ from vit_attn.spec.errors import UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_run, split_overrides
 from vit_attn.spec.run import RunSpec
-from vit_attn.store.run_dir import FINISHED, RunDir, check_writable
+from vit_attn.store.run_dir import FINISHED, RunDir
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
 
-    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 60.0 if flags.run else 0.0))
+    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,14 +69,17 @@ def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDi
         raise UserError("--workdir=DIR is needed: where the run is to live, for example --workdir runs/one")
     run_dir, spec = RunDir(Path(flags.workdir or ".")), load_run(flags.config, overrides)
     if flags.overwrite:
-        check_writable(run_dir.path)
+        run_dir.check_place()
     elif not flags.print_spec:
         run_dir.check(spec)
     return {run_dir: spec}
 
 
 def _existing(run_dir: RunDir) -> RunSpec:
-    spec = run_dir.spec()
+    try:
+        spec = run_dir.spec()
+    except UserError as error:
+        raise UserError(f"--run={run_dir.path}: {error}") from error
     if spec is None:
         raise UserError(f"--run={run_dir.path} holds no run (there is no config.json); start one with --config and --workdir")
     run_dir.check(spec)

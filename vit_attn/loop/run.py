@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def run_pack(request: Request) -> int:
             stack.enter_context(run_dir.locked(request.lock_seconds))
             if request.overwrite:
                 run_dir.clear()
+            run_dir.check(one)  # again: another process may have been here a moment ago
             run_dir.create(one)
         todo = {run_dir: one for run_dir, one in request.runs.items() if run_dir.status().state not in FINISHED}
         return _train(todo, train, validation, mesh, stop) if todo else FINISHED_CODE
@@ -81,11 +82,14 @@ def _train(runs: dict[RunDir, RunSpec], train: Source, validation: Source, mesh:
     try:
         with closing(train_batches(spec, train, pack.step)) as batches:
             stopped = pack.train(batches, stop)
-        for member in list(pack.members):
+        while pack.members:
+            member = pack.members[0]
             member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
+            pack.members.remove(member)
     except BaseException as error:
         for member in pack.members:
-            member.fail(pack.step, error)
+            with suppress(OSError):  # a full disk must not hide what happened
+                member.fail(max(pack.step, member.start), error)
         raise
     print(
         f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True

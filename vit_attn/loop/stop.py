@@ -27,9 +27,12 @@ class Stop:
 
 @contextmanager
 def stopping(parent: int | None = None) -> Iterator[Stop]:
-    """Turns SIGTERM, SIGINT and the end of process `parent` into a request; puts the old handlers back afterwards."""
+    """Turns SIGTERM, SIGINT, SIGHUP and the end of process `parent` into a request; puts the old handlers back afterwards."""
     stop = Stop(parent)
-    old = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+        numbers.remove(signal.SIGHUP)
+    old = {number: signal.signal(number, stop.on_signal) for number in numbers}
     try:
         yield stop
     finally:

@@ -52,7 +52,8 @@ class Pack:
             if reason or save:
                 with self._clock.paused():
                     for member in self.members:
-                        member.save(self.step)
+                        if member.start < self.step:
+                            member.save(self.step)
             if reason:
                 return reason
         return ""

@@ -36,6 +36,6 @@ def check_divides(mesh: Mesh, **batch_images: int) -> None:
 
 
 def to_global(mesh: Mesh, batch: Any) -> Any:
-    """This process's share of a batch (numpy arrays) -> global arrays, split over `data`."""
+    """Numpy arrays of a batch -> global arrays, split over `data`."""
     sharding = batched(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for key, value in batch.items()}

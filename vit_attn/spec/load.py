@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +43,7 @@ def call_config(config: str, function: str) -> Any:
         raise UserError(f"config file {path!r} does not define {function}(arg)")
     try:
         return getattr(module, function)(arg)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(path, error) from error
 
 
@@ -89,8 +90,9 @@ def literal(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings(action="ignore"):
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -106,12 +108,12 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     try:
         found.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(str(path), error) from error
     return module
 
 
-def _failed(path: str, error: Exception) -> UserError:
+def _failed(path: str, error: BaseException) -> UserError:
     if isinstance(error, UserError | ValueError) and not isinstance(error, SyntaxError):
         return UserError(f"config file {path!r}: {error}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == Path(path)]

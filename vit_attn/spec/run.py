@@ -54,7 +54,7 @@ class DataSpec:
     train_split: str = "train"
     image_key: str = "image"
     label_key: str = "label"
-    seed: int = setting(0, at_least=0)  # order and augmentation; the same for every member of a pack
+    seed: int = setting(0, at_least=0, below=2**32)  # order and augmentation; the same for every member of a pack
     crop_padding: int = setting(0, at_least=0)  # pixels of reflection around the image before a random crop; 0: no crop
     flip: bool = False  # left-right, with probability 1/2
     threads: int = setting(2, at_least=1)  # that decode images
@@ -100,7 +100,7 @@ class LoopSpec:
 class RunSpec:
     """One run, whole."""
 
-    seed: int = setting(0, knob=True, at_least=0)  # of the initial parameters
+    seed: int = setting(0, knob=True, at_least=0, below=2**32)  # of the initial parameters
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()

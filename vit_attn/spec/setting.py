@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from vit_attn.spec.errors import UserError, unknown
 
 Spec = TypeVar("Spec")
+FLOAT32_MAX = 3.4028234e38
 
 
 def setting(
@@ -58,7 +59,7 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
     if value is None and types.NoneType in options:
         return None
     if float in options and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= FLOAT32_MAX else math.copysign(math.inf, value)
     if not any(type(value) is option for option in options):
         wanted = " or ".join(option.__name__ for option in options)
         raise UserError(f"{where}={value!r} is of type {type(value).__name__}, but {wanted} is needed")
@@ -66,8 +67,8 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
 
 
 def _checked(where: str, value: Any, bounds: Mapping[str, Any]) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where}={value} is not a finite number")
+    if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
+        raise UserError(f"{where}={value} is not a finite number (in float32)")
     if bounds.get("choices") and value not in bounds["choices"]:
         raise unknown(f"{where}: the value", str(value), bounds["choices"])
     rules = (

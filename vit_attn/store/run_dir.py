@@ -95,7 +95,13 @@ class RunDir:
                 f"{self.path} holds another run, which differs in {'; '.join(different)}: take another --workdir, "
                 "or delete that run with --overwrite"
             )
+        self.check_place()
+
+    def check_place(self) -> None:
+        """Raises UserError if no run can live here at all: a sweep's directory, or one that takes no files."""
         check_writable(self.path)
+        if (self.path / "sweep.json").exists():
+            raise UserError(f"--workdir={self.path} is the directory of a sweep; take another --workdir for a run")
 
     def create(self, spec: RunSpec) -> None:
         """Makes the directory and its config.json, unless they are there."""
@@ -105,12 +111,12 @@ class RunDir:
 
     def clear(self) -> None:
         """Deletes the run that lives here (--overwrite), and nothing that is not a run's."""
-        for name in ("status.json", "env.json", "metrics.jsonl", "config.json"):
-            (self.path / name).unlink(missing_ok=True)
-        for events in self.path.glob("events.out.tfevents*"):
-            events.unlink()
         for folder in (self.checkpoints, self.path / "refused_checkpoints"):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
+        for name in ("events.out.tfevents*", "metrics.jsonl", "env.json", "status.json", "config.json"):  # what it is, last
+            for file in self.path.glob(name):
+                file.unlink()
 
     def write_status(self, state: str, **values: Any) -> None:
         mine: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
@@ -159,12 +165,16 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def check_writable(path: Path) -> None:
     """Raises UserError unless `path` is, or could be made, a directory that takes new files. Leaves nothing behind."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists() or folder.is_symlink())
+        readonly = os.statvfs(there).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise UserError(f"--workdir={path} cannot be used: {error.strerror}") from error
     if not there.is_dir():
         raise UserError(f"--workdir={path}: {there} is a file, not a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={path}: no permission to write in {there}; take another --workdir")
-    if os.statvfs(there).f_flag & os.ST_RDONLY:
+    if readonly:
         raise UserError(f"--workdir={path}: {there} is on a read-only file system; take another --workdir")
 
 
@@ -184,7 +194,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         values = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a run's file: it holds a {type(values).__name__}")

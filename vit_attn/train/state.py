@@ -12,7 +12,7 @@ from vit_attn.train.optimizer import adam
 
 
 class State(NamedTuple):
-    """One member's state. `diverged_at`: the first step whose loss or gradient was not finite; -1 as long as there is none."""
+    """One member's state. `diverged_at`: the first step whose loss, gradients or new parameters are not finite; else -1."""
 
     params: Any
     moments: Any

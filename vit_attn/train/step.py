@@ -45,8 +45,8 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
     direction, moments = adam(spec.train).update(grads, state.moments)
     change = updates(spec.train, knobs, state.step, direction, state.params)
     params = optax.apply_updates(state.params, change)
-    step, l2_grads = state.step + 1, optax.tree.norm(grads)
-    bad_now = (state.diverged_at < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(l2_grads))
+    step, l2_grads, l2_params = state.step + 1, optax.tree.norm(grads), optax.tree.norm(params)
+    bad_now = (state.diverged_at < 0) & ~jnp.isfinite(loss + l2_grads + l2_params)
     diverged_at = jnp.where(bad_now, step, state.diverged_at)
     metrics = {
         "train/loss": loss,
@@ -54,7 +54,7 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
         "train/learning_rate": knobs.peak_lr * schedule(spec.train, state.step),
         "train/l2_grads": l2_grads,
         "train/l2_updates": optax.tree.norm(change),
-        "train/l2_params": optax.tree.norm(params),
+        "train/l2_params": l2_params,
         "diverged_at": diverged_at,
     }
     return State(params, moments, step, diverged_at), metrics
