@@ -22,4 +22,4 @@ import hypothesis  # noqa: E402, F401
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# clu and hypothesis are imported above because Python 3.11 cannot parse in two threads at a time, as pytest's import hook would.
+# clu and hypothesis come first because Python 3.11 cannot parse in two threads at a time, as pytest's import hook would.
