@@ -48,7 +48,8 @@ def test_the_readme_has_the_commands_that_it_should():
 
 def test_runs_are_done(printed):
     runs, shown = printed
-    assert next(text for line, text in shown.items() if "runs/one" in line).count(f"{runs}/one: done") == 1
+    one = next(text for line, text in shown.items() if "runs/one" in line)
+    assert one.splitlines()[-1].startswith(f"{runs}/one: done | val/accuracy ")
     assert f"{runs}/two: done" in next(text for line, text in shown.items() if "runs/two" in line)
 
 

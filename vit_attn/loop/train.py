@@ -23,7 +23,7 @@ class Pack:
     """Members that share a program and a stream of batches. Those that diverge leave; the others never notice."""
 
     def __init__(self, members: list[Member], program: Program, validation: Source) -> None:
-        self.members = members  # those still training
+        self.members = list(members)  # those still training
         self._spec = members[0].spec  # what is read from it is the same for all
         self._program, self._validation = program, validation
         self.step = min(member.start for member in members)
