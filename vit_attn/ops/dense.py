@@ -1,0 +1,41 @@
+"""Attention with all weights in memory at once."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from vit_attn.ops.form import Form
+from vit_attn.ops.nonlinearity import Numbers, unscaled_weights
+from vit_attn.ops.tile import product
+
+
+def dense(
+    form: Form,
+    q: Float[Array, "B q H d"],
+    k: Float[Array, "B k H d"],
+    v: Float[Array, "B k H d"],
+    numbers: Numbers,
+    mask: Float[Array, "b h r k"] | None = None,
+    dropout_key: Array | None = None,
+) -> Float[Array, "B q H d"]:
+    """sum_j w_ij v_j but for L^-alpha, in float32; logits and weights are float32. `q` comes scaled by 1/sqrt(d)."""
+    scores = product("bqhd,bkhd->bhqk", q, k)
+    if mask is not None:
+        scores = scores + mask
+    hidden = hidden_keys(form.causal, mask, q.shape[1], k.shape[1])
+    w = unscaled_weights(form.h, form.keys(k.shape[1]), scores, numbers, hidden)
+    if dropout_key is not None and form.dropout:
+        kept = jax.random.bernoulli(dropout_key, 1.0 - form.dropout, w.shape)
+        w = jnp.where(kept, w / (1.0 - form.dropout), 0.0)
+    return product("bhqk,bkhd->bqhd", w, v)
+
+
+def hidden_keys(
+    causal: bool, mask: Float[Array, "b h r k"] | None, queries: int, keys: int
+) -> Bool[Array, "..."] | None:
+    """Where weights must be exactly zero: the mask is -inf, or the key comes after the query. None: nowhere."""
+    hidden = None if mask is None else mask == -jnp.inf
+    if causal:
+        later = (jnp.arange(keys) > jnp.arange(queries)[:, None])[None, None]
+        hidden = later if hidden is None else hidden | later
+    return hidden
