@@ -55,7 +55,7 @@ class Runner:
     """A compiled step with its state; `seconds()` times one."""
 
     def __init__(self, spec: RunSpec, function: Callable[..., Any], examples: Examples) -> None:
-        knobs = Knobs(*(jnp.asarray(value) for value in knobs_of(spec)))
+        knobs = jax.tree.map(jnp.asarray, knobs_of(spec))
         self._state, self._rest = jax.jit(partial(init_state, spec))(knobs), (knobs, examples)
         self._step = jax.jit(partial(function, spec), donate_argnums=0).lower(self._state, *self._rest).compile()
 

@@ -20,7 +20,8 @@ from vit_attn.data.pipeline import eval_batches, train_batches
 from vit_attn.data.preprocess import decode
 from vit_attn.data.source import Source, open_source
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import DataSpec, EvalSpec, ModelSpec, RunSpec, TrainSpec
+from vit_attn.spec.model import ModelSpec
+from vit_attn.spec.run import DataSpec, EvalSpec, RunSpec, TrainSpec
 
 
 def run_spec(batch_images: int = 13, size: int = 32, **data: object) -> RunSpec:
@@ -186,7 +187,8 @@ SLOW_RUN = """
 import signal, sys
 from vit_attn.data.pipeline import train_batches
 from vit_attn.data.source import Source, open_source
-from vit_attn.spec.run import DataSpec, ModelSpec, RunSpec, TrainSpec
+from vit_attn.spec.model import ModelSpec
+from vit_attn.spec.run import DataSpec, RunSpec, TrainSpec
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(True))  # as the trainer does: the loop looks between two steps
 spec = RunSpec(model=ModelSpec(image_size=512, num_classes=10), train=TrainSpec(batch_images=64))

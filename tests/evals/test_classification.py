@@ -6,10 +6,11 @@ import pytest
 
 from vit_attn.evals.classification import means, sums
 from vit_attn.models.vit import ViT
+from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import Knobs
 
-KNOBS = Knobs(0.5, 0.1, 0.0, 0)
+KNOBS = Knobs(Numbers(alpha=0.5), 0.1, 0.0, 0)
 
 
 @pytest.mark.parametrize("loss", ["softmax_xent", "sigmoid_xent"])
@@ -19,10 +20,10 @@ def test_any_batch_size_gives_the_plain_mean(loss):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (13, 8, 8, 3), dtype=np.uint8)
     labels = rng.integers(0, 5, 13).astype(np.int32)
-    params = ViT(spec.model).init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)), 0.5)["params"]
+    params = ViT(spec.model).init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)), KNOBS.attention)["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
     logits = np.asarray(
-        ViT(spec.model).apply({"params": params}, jax.numpy.asarray(images / 127.5 - 1, "float32"), 0.5)[0], float
+        ViT(spec.model).apply({"params": params}, jax.numpy.asarray(images / 127.5 - 1, "float32"), KNOBS.attention)[0], float
     )
     hits = (logits.argmax(-1) == labels).mean()
     if loss == "softmax_xent":

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.flax_vit import FlaxViT
 from vit_attn.models.posemb import sincos2d
 from vit_attn.models.vit import ViT
+from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.variants import SIZES
 
@@ -36,18 +37,18 @@ def perturbed(params):
 def test_softmax_is_flax(pool, rep_size, qk_norm):
     ours = ViT(model_spec(pool=pool, rep_size=rep_size, qk_norm=qk_norm))
     peer = FlaxViT(11, 7, 24, 2, 3, 37, pool=pool, rep_size=rep_size, qk_norm=qk_norm == "head")
-    params = ours.init(jax.random.key(0), IMAGES, 0.0)["params"]
+    params = ours.init(jax.random.key(0), IMAGES, Numbers())["params"]
     theirs = peer.init(jax.random.key(0), IMAGES)["params"]
     jax.tree.map(np.testing.assert_array_equal, params, theirs)  # names, shapes and the very numbers
     params = perturbed(params)
     want = peer.apply({"params": params}, IMAGES)
-    got, extra = ours.apply({"params": params}, IMAGES, 0.0)
+    got, extra = ours.apply({"params": params}, IMAGES, Numbers())
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * float(jnp.abs(want).max()) + 1e-6)
     assert extra["pre_logits"].shape == (3, 24)
 
 
 def test_big_visions_names():
-    params = ViT(model_spec(pool="tok", rep_size=True)).init(jax.random.key(0), IMAGES, 0.0)["params"]
+    params = ViT(model_spec(pool="tok", rep_size=True)).init(jax.random.key(0), IMAGES, Numbers())["params"]
     names = {"/".join(part.key for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     block = "Transformer/encoderblock_1"
     assert {
@@ -68,7 +69,7 @@ def test_big_visions_names():
 
 
 def test_head_starts_at_its_bias():
-    logits, _ = ViT(spec := model_spec(head_bias=-6.9)).init_with_output(jax.random.key(0), IMAGES, 0.0)[0]
+    logits, _ = ViT(spec := model_spec(head_bias=-6.9)).init_with_output(jax.random.key(0), IMAGES, Numbers())[0]
     np.testing.assert_allclose(logits, np.full((3, spec.num_classes), -6.9), rtol=1e-6)
 
 
@@ -76,8 +77,8 @@ def test_head_starts_at_its_bias():
 def test_alpha_is_traced_and_scales_by_the_number_of_keys(h, pool):
     """Scaling the value projection by L^alpha undoes L^-alpha; L counts the CLS token."""
     model = ViT(model_spec(h=h, pool=pool, depth=1, qk_norm="none"))
-    params = perturbed(model.init(jax.random.key(0), IMAGES, 1.0)["params"])
-    apply = jax.jit(lambda p, alpha: model.apply({"params": p}, IMAGES, alpha)[0])
+    params = perturbed(model.init(jax.random.key(0), IMAGES, Numbers(alpha=1.0))["params"])
+    apply = jax.jit(lambda p, alpha: model.apply({"params": p}, IMAGES, Numbers(alpha=alpha))[0])
     length = 4 + (pool == "tok")
     block = params["Transformer"]["encoderblock_0"]["MultiHeadDotProductAttention_0"]
     block["value"] = jax.tree.map(lambda x: x * length**0.5, block["value"])
@@ -99,17 +100,17 @@ def test_sincos2d_layout():
 
 
 def test_sincos2d_has_no_parameters():
-    params = ViT(model_spec(posemb="sincos2d")).init(jax.random.key(0), IMAGES, 0.0)["params"]
+    params = ViT(model_spec(posemb="sincos2d")).init(jax.random.key(0), IMAGES, Numbers())["params"]
     assert "pos_embedding" not in params
 
 
 def test_bfloat16_computes_near_float32_with_float32_parameters():
     spec = model_spec(h="relu")
-    params = perturbed(ViT(spec).init(jax.random.key(0), IMAGES, 1.0)["params"])
+    params = perturbed(ViT(spec).init(jax.random.key(0), IMAGES, Numbers(alpha=1.0))["params"])
     half = ViT(dataclasses.replace(spec, dtype="bfloat16"))
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(half.init(jax.random.key(0), IMAGES, 1.0)))
-    want, _ = ViT(spec).apply({"params": params}, IMAGES, 1.0)
-    got, _ = half.apply({"params": params}, IMAGES, 1.0)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(half.init(jax.random.key(0), IMAGES, Numbers(alpha=1.0))))
+    want, _ = ViT(spec).apply({"params": params}, IMAGES, Numbers(alpha=1.0))
+    got, _ = half.apply({"params": params}, IMAGES, Numbers(alpha=1.0))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.05 * float(jnp.abs(want).max()))
 
@@ -122,7 +123,7 @@ def test_published_parameter_counts(variant, millions):
     """Of the published table: with the CLS token and a 1000-way head, without qk-layernorm."""
     model = {"variant": variant, "pool": "tok", "attention": {"qk_norm": "none"}}
     spec = resolve({"model": model}).model
-    shapes = jax.eval_shape(lambda: ViT(spec).init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), 0.0))
+    shapes = jax.eval_shape(lambda: ViT(spec).init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), Numbers()))
     count = sum(x.size for x in jax.tree.leaves(shapes)) / 1e6
     assert count == pytest.approx(millions, rel=0.005)
     assert variant.partition("/")[0] in SIZES

@@ -1,5 +1,7 @@
 """One step is one step, on 1 device and on 8; arrays lie where they should."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,22 +11,20 @@ from vit_attn.loop.program import Program
 from vit_attn.parallel.mesh import check_divides, make_mesh
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import knobs_of
+from vit_attn.spec.run import MeshSpec, knobs_of
 
-SPEC = resolve(
-    {
-        "model": {
-            "variant": "mu/14",
-            "image_size": 28,
-            "num_classes": 7,
-            "pool": "tok",
-            "attention": {"h": "relu", "alpha": 0.7, "impl": "dense"},
-        },
-        "data": {"crop_padding": 3, "flip": True},
-        "train": {"batch_images": 24, "steps": 9, "warmup_steps": 1, "peak_lr": 0.01},
-        "eval": {"batch_images": 16},
-    }
-)
+
+def spec_of(pool="tok", **attention):
+    attention = {"h": "relu", "alpha": 0.7, "gate": "linear", **attention}
+    model = {"variant": "mu/14", "image_size": 28, "num_classes": 7, "pool": pool, "attention": attention}
+    return resolve({"model": model, **REST})
+
+
+REST = {  # adam_eps: gradients near 0 would be blown up, and their rounding with them
+    "data": {"crop_padding": 3, "flip": True},
+    "train": {"batch_images": 24, "steps": 9, "warmup_steps": 1, "peak_lr": 0.01, "adam_eps": 1e-3},
+    "eval": {"batch_images": 16},
+}
 
 
 def batches():
@@ -34,9 +34,12 @@ def batches():
         yield {"image": image, "label": rng.integers(0, 7, 24).astype(np.int32)}
 
 
-def three_steps(devices):
-    program = Program(SPEC, make_mesh(devices), fresh=True)
-    knobs = program.knobs(knobs_of(SPEC))
+@functools.cache
+def three_steps(data, seq, **attention):
+    """On data x seq devices."""
+    spec = spec_of(**attention)
+    program = Program(spec, make_mesh(MeshSpec(data, seq), jax.devices()[: data * seq]), fresh=True)
+    knobs = program.knobs(knobs_of(spec))
     state, seen = program.init(knobs), []
     for step, batch in enumerate(batches()):
         examples = program.prepare(batch, step)
@@ -45,17 +48,29 @@ def three_steps(devices):
     return state, seen, examples
 
 
-def test_one_and_eight_devices_make_the_same_step():
-    one, metrics_of_one, examples_of_one = three_steps(jax.devices()[:1])
-    eight, metrics_of_eight, examples_of_eight = three_steps(jax.devices())
-    np.testing.assert_array_equal(examples_of_one.images, examples_of_eight.images)  # augmentation knows no devices
-    assert examples_of_eight.images.sharding.spec == PartitionSpec("data")
-    assert {shard.data.shape[0] for shard in examples_of_eight.images.addressable_shards} == {3}
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(eight))
-    for a, b in zip(metrics_of_one, metrics_of_eight, strict=True):
+FORMS = [{"h": "relu", "pool": "tok"}, {"h": "softmax", "pool": "map"}, {"h": "clipped_softmax", "pool": "gap"}]
+
+
+@pytest.mark.parametrize(("data", "seq"), [(8, 1), (4, 2), (2, 3), (1, 8)])
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form["h"])
+def test_every_mesh_makes_the_same_step(data, seq, form):
+    """4 or 5 tokens: over 3 and 8 devices they are padded."""
+    one, metrics_of_one, examples_of_one = three_steps(1, 1, **form, alpha=None)
+    many, metrics_of_many, examples_of_many = three_steps(data, seq, **form, alpha=None)
+    np.testing.assert_array_equal(examples_of_one.images, examples_of_many.images)  # augmentation knows no devices
+    assert examples_of_many.images.sharding.spec == PartitionSpec("data")
+    assert {shard.data.shape[0] for shard in examples_of_many.images.addressable_shards} == {24 // data}
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(many))
+    for a, b in zip(metrics_of_one, metrics_of_many, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
-    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    for (path, a), b in zip(jax.tree.leaves_with_path(one.params), jax.tree.leaves(many.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (8, 2), (-1, 3)])
+def test_sizes_that_do_not_make_the_devices(sizes):
+    with pytest.raises(UserError, match=f"config.mesh.data={sizes[0]} x config.mesh.seq={sizes[1]} does not make 8 devices"):
+        make_mesh(MeshSpec(*sizes))
 
 
 def test_a_batch_that_does_not_divide():

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.load import literal, load_run, override, split_overrides
 from vit_attn.spec.resolve import resolve
@@ -28,11 +29,11 @@ def test_resolving_twice_changes_nothing():
 
 def test_every_knob_field_reaches_the_step_and_nothing_else():
     marked = {name for name, field in leaves(RunSpec()) if field.metadata.get("knob")}
-    assert {name.split(".")[-1] for name in marked} == set(Knobs._fields)
+    assert {name.split(".")[-1] for name in marked} == {*Knobs._fields, *Numbers._fields} - {"attention"}
     spec = resolve(
         {"seed": 3, "model": {"attention": {"h": "relu", "alpha": 0.3}}, "train": {"peak_lr": 7.0, "weight_decay": 5.0}}
     )
-    assert knobs_of(spec) == Knobs(alpha=0.3, peak_lr=7.0, weight_decay=5.0, seed=3)
+    assert knobs_of(spec) == Knobs(Numbers(alpha=0.3), peak_lr=7.0, weight_decay=5.0, seed=3)
 
 
 def test_specs_that_differ_in_knobs_share_a_program():

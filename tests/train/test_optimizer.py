@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.run import Knobs, TrainSpec
 from vit_attn.train.losses import LOSSES
 from vit_attn.train.optimizer import adam, schedule, updates
@@ -29,7 +30,7 @@ def test_schedule(warmup, steps):
 @pytest.mark.parametrize("clip_norm", [1.0, 100.0])
 def test_updates_equal_the_recipe(clip_norm):
     train = TrainSpec(steps=9, warmup_steps=2, clip_norm=clip_norm, adam_mu_dtype="float32")
-    knobs = Knobs(alpha=1.0, peak_lr=0.1, weight_decay=0.03, seed=0)
+    knobs = Knobs(Numbers(), peak_lr=0.1, weight_decay=0.03, seed=0)
     rng = np.random.default_rng(0)
     flat = {("dense", "kernel"): (3, 5), ("dense", "bias"): (5,), ("ln", "scale"): (7,)}
     want = {key: rng.normal(size=shape) for key, shape in flat.items()}

@@ -15,7 +15,7 @@ from vit_attn.train.losses import LOSSES
 def sums(spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
     """Sums over one batch (image, label, mask) of what `means` divides; they add up over batches, devices and hosts."""
     labels, mask = batch["label"], batch["mask"]
-    logits, _ = ViT(spec.model).apply({"params": params}, normalize(batch["image"]), knobs.alpha)
+    logits, _ = ViT(spec.model).apply({"params": params}, normalize(batch["image"]), knobs.attention)
     loss = LOSSES[spec.train.loss](logits, jax.nn.one_hot(labels, spec.model.num_classes))
     hits = jnp.argmax(logits, axis=-1) == labels
     return {"accuracy": jnp.sum(hits * mask), "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "images": jnp.sum(mask)}

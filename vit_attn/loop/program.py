@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from vit_attn.data.batch import Batch
 from vit_attn.evals import classification
+from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.mesh import batched, replicated, to_global
 from vit_attn.spec.run import Knobs, RunSpec, static_of
 from vit_attn.train.state import State, init_state
@@ -27,7 +29,7 @@ class Program:
         static, whole, split = static_of(spec), replicated(mesh), batched(mesh)
         pure = (init_state, prepare, update, classification.sums)
         init, augment, step, sums = (partial(function, static) for function in pure)
-        knobs = Knobs(*(_shape((), dtype, whole) for dtype in _KNOB_DTYPES))
+        knobs = jax.tree.map(lambda dtype: _shape((), dtype, whole), _KNOB_DTYPES)
         train, test = (_batch(size, spec, split) for size in (spec.train.batch_images, spec.eval.batch_images))
         first = (train["image"], train["label"], _shape((), jnp.int32, whole))
         state: State = _placed(jax.eval_shape(init, knobs), whole)
@@ -40,11 +42,11 @@ class Program:
         }
         if fresh:
             jobs["init"] = (jax.jit(init, out_shardings=whole), (knobs,))
-        self._compiled = _compile(jobs)
+        self._compiled = _compile(jobs, mesh)
 
     def knobs(self, knobs: Knobs) -> Knobs:
         """Numbers -> device scalars."""
-        return Knobs(*(self._scalar(value, dtype) for value, dtype in zip(knobs, _KNOB_DTYPES, strict=True)))
+        return jax.tree.map(self._scalar, knobs, _KNOB_DTYPES)
 
     def init(self, knobs: Knobs) -> State:
         return self._compiled["init"](knobs)
@@ -70,7 +72,8 @@ class Program:
         return jax.device_put(np.asarray(value, dtype), replicated(self.mesh))
 
 
-_KNOB_DTYPES = Knobs(alpha=jnp.float32, peak_lr=jnp.float32, weight_decay=jnp.float32, seed=jnp.uint32)
+_NUMBER_DTYPES = Numbers(*(jnp.float32 for _ in Numbers._fields))
+_KNOB_DTYPES = Knobs(_NUMBER_DTYPES, peak_lr=jnp.float32, weight_decay=jnp.float32, seed=jnp.uint32)
 
 
 def _shape(shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -90,9 +93,12 @@ def _batch(images: int, spec: RunSpec, sharding: Any) -> dict[str, jax.ShapeDtyp
     }
 
 
-def _compile(jobs: dict[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Callable[..., Any]]:
-    """Traces the functions one by one and compiles them side by side."""
-    lowered = {name: function.lower(*arguments) for name, (function, arguments) in jobs.items()}
+def _compile(jobs: dict[str, tuple[Any, tuple[Any, ...]]], mesh: Mesh) -> dict[str, Callable[..., Any]]:
+    """Traces the functions one by one, for the mesh (`init` for none: its batch is of one), and compiles them side by side."""
+    lowered = {}
+    for name, (function, arguments) in jobs.items():
+        with nullcontext() if name == "init" else jax.set_mesh(mesh):
+            lowered[name] = function.lower(*arguments)
     on_cpu = jax.default_backend() == "cpu"
     # init runs once: a third less time to compile it is worth more than its own speed
     options = {"init": {"xla_backend_optimization_level": 1}} if on_cpu else {}

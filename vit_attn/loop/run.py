@@ -12,6 +12,7 @@ from clu import parameter_overview
 
 from vit_attn.data.pipeline import train_batches
 from vit_attn.data.source import Source, open_source
+from vit_attn.loop.attention import attention_line
 from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
@@ -46,7 +47,8 @@ def run_pack(request: Request) -> int:
     train, validation = (
         open_source(spec.data, split, spec.model.num_classes) for split in (spec.data.train_split, spec.eval.split)
     )
-    mesh = make_mesh()
+    mesh = make_mesh(spec.mesh)
+    print(attention_line(spec.model, mesh), flush=True)
     check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.attention import Attention
-from vit_attn.spec.run import ModelSpec
+from vit_attn.ops.nonlinearity import Numbers
+from vit_attn.parallel.mesh import spread_tokens
+from vit_attn.spec.model import ModelSpec
 
 
 class Mlp(nn.Module):
@@ -29,26 +31,33 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x))."""
+    """x + Attention(LN(x)), then x + MLP(LN(x)); each branch times its LayerScale if there is one (arXiv:2103.17239)."""
 
     spec: ModelSpec
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], alpha: float | Float[Array, ""]) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
         dtype = jnp.dtype(self.spec.dtype)
+        attention = Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
-        x = x + Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")(y, y, alpha)
+        x = spread_tokens(x + self._scaled(attention(y, y, numbers, length=length, train=train), "layer_scale_0"))
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x)
-        return x + Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y)
+        return spread_tokens(x + self._scaled(Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y), "layer_scale_1"))
+
+    def _scaled(self, branch: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
+        if self.spec.layer_scale is None:
+            return branch
+        start = nn.initializers.constant(self.spec.layer_scale)
+        return branch * self.param(name, start, (self.spec.width,)).reshape(1, 1, -1).astype(branch.dtype)
 
 
 class Encoder(nn.Module):
-    """`depth` blocks and a last LayerNorm."""
+    """`depth` blocks and a last LayerNorm. `length` is L: tokens from there on are padding."""
 
     spec: ModelSpec
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], alpha: float | Float[Array, ""]) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
         for index in range(self.spec.depth):
-            x = Block(self.spec, name=f"encoderblock_{index}")(x, alpha)
+            x = Block(self.spec, name=f"encoderblock_{index}")(x, numbers, length, train)
         return nn.LayerNorm(dtype=jnp.dtype(self.spec.dtype), name="encoder_norm")(x)

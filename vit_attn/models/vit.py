@@ -7,7 +7,9 @@ from jaxtyping import Array, Float
 from vit_attn.models.heads import MapHead
 from vit_attn.models.posemb import sincos2d
 from vit_attn.models.transformer import Encoder
-from vit_attn.spec.run import ModelSpec
+from vit_attn.ops.nonlinearity import Numbers
+from vit_attn.parallel.mesh import axis_size, spread_tokens
+from vit_attn.spec.model import ModelSpec
 
 
 class ViT(nn.Module):
@@ -17,15 +19,22 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B Y X 3"], alpha: float | Float[Array, ""]
+        self, images: Float[Array, "B Y X 3"], numbers: Numbers, train: bool = False
     ) -> tuple[Float[Array, "B classes"], dict[str, Float[Array, "..."]]]:
-        """(logits in float32, {"pre_logits": what the head sees [B, D]}). `images` in [-1, 1]."""
+        """(logits in float32, {"pre_logits": what the head sees [B, D]}). `images` in [-1, 1].
+
+        Where tokens are spread over devices that do not divide L, zeros are appended; nothing attends to them.
+        """
         spec = self.spec
-        x = Encoder(spec, name="Transformer")(self.tokens(images), alpha)
+        x = self.tokens(images)
+        length = x.shape[1]
+        padding = -length % axis_size("seq")
+        x = spread_tokens(jnp.pad(x, ((0, 0), (0, padding), (0, 0))) if padding else x)
+        x = Encoder(spec, name="Transformer")(x, numbers, length, train)
         if spec.pool == "map":
-            x = MapHead(spec, name="MAPHead_0")(x)
+            x = MapHead(spec, name="MAPHead_0")(x, length)
         elif spec.pool == "gap":
-            x = x.mean(axis=1)
+            x = x[:, :length].mean(axis=1)
         else:
             x = x[:, 0]
         if spec.rep_size:
@@ -45,6 +54,8 @@ class ViT(nn.Module):
         x = nn.Conv(spec.width, side, strides=side, padding="VALID", dtype=dtype, name="embedding")(images)
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows * columns, width)
+        if spec.patch_norm == "patches":
+            x = nn.LayerNorm(dtype=dtype, name="patch_norm")(x)
         if spec.posemb == "learn":
             init = nn.initializers.normal(stddev=width**-0.5)
             positions = self.param("pos_embedding", init, (1, rows * columns, width), jnp.float32)
@@ -54,4 +65,4 @@ class ViT(nn.Module):
         if spec.pool == "tok":
             cls = self.param("cls", nn.initializers.zeros, (1, 1, width), jnp.float32)
             x = jnp.concatenate([jnp.tile(cls, (batch, 1, 1)).astype(dtype), x], axis=1)
-        return x
+        return nn.LayerNorm(dtype=dtype, name="patch_norm")(x) if spec.patch_norm == "tokens" else x

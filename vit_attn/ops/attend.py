@@ -8,7 +8,7 @@ from vit_attn.ops.blockwise import blockwise
 from vit_attn.ops.dense import dense
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import Numbers, length_scale
-from vit_attn.ops.norm import QKNorm, normalized
+from vit_attn.ops.norm import PLAIN, QKNorm, normalized
 
 
 def attend(
@@ -19,7 +19,7 @@ def attend(
     numbers: Numbers,
     *,
     impl: str = "dense",
-    norm: QKNorm = QKNorm(),
+    norm: QKNorm = PLAIN,
     mask: Float[Array, "b h r k"] | None = None,
     dropout_key: Array | None = None,
 ) -> Float[Array, "B q H d"]:
@@ -28,7 +28,7 @@ def attend(
     arXiv:2309.08586, section 3; clipped softmax: arXiv:2306.12929, section 4.1. L is the number of keys, a CLS token
     included. Queries and keys first pass the LayerNorms `norm` if form.qk_norm asks for it. `mask` is added to the logits
     (-inf hides a key: its weight is exactly zero whatever h is, and it still counts in L; no gradient reaches the mask);
-    form.causal hides the keys after a query; a row whose keys are all hidden gives zeros. `dropout_key`: None when not training.
+    form.causal hides the keys after a query; a row whose keys are all hidden gives zeros. `dropout_key`: None: no dropout.
 
     Logits, h and the sum over keys are float32 whatever the inputs are; the result has v's type. 1/sqrt(d) multiplies q and
     L^-alpha the result: both are short arrays, while the logits are L x L. All implementations compute the same; blockwise
@@ -47,4 +47,4 @@ def attend(
         out = blockwise(form, scaled, k, v, numbers, mask)
     else:
         out = dense(form, scaled, k, v, numbers, mask, dropout_key)
-    return (out * scale[:, None]).astype(v.dtype)
+    return (out * scale[None, None, :, None]).astype(v.dtype)

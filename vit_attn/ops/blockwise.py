@@ -59,7 +59,9 @@ def _forward(form: Form, x: Inputs) -> tuple[Array, Any]:
 def _backward(form: Form, saved: tuple[Inputs, Rows, Array], d_out: Float[Array, "B H q d"]) -> tuple[Inputs]:
     x, rows, out = saved
     delta = (d_out * out).sum(axis=-1, keepdims=True)
-    d = over_images(form, backward, x, rows, delta, d_out.astype(x.v.dtype))
+    if x.v.dtype != jnp.float16:  # which cannot hold what L^-alpha has left of it
+        d_out = d_out.astype(x.v.dtype)
+    d = over_images(form, backward, x, rows, delta, d_out)
     d_mask = None if x.mask is None else jnp.zeros_like(x.mask)
     return (Inputs(*(dx.astype(y.dtype) for dx, y in zip(d[:3], x[:3], strict=True)), d_mask, d.gamma.sum(), d.zeta.sum()),)
 
@@ -141,9 +143,7 @@ def _sum(form: Form, x: Inputs, first: Any, weights_of: Callable[[Array], Array]
     return over_blocks(block, out, x.k.shape[1], form.block)
 
 
-def backward(
-    form: Form, x: Inputs, rows: Rows, delta: Float[Array, "H q 1"], d_out: Float[Array, "H q d"]
-) -> Inputs:
+def backward(form: Form, x: Inputs, rows: Rows, delta: Float[Array, "H q 1"], d_out: Float[Array, "H q d"]) -> Inputs:
     """The gradients of all inputs but the mask, in float32. `delta` is d_out . out."""
 
     def tile(at: Any, size: int, sums: Inputs) -> Inputs:
@@ -156,9 +156,7 @@ def backward(
     return over_blocks(tile, sums, x.q.shape[1], _tile_queries(form, x))
 
 
-def _pull(
-    form: Form, x: Inputs, first: Any, top: Array, total: Array, delta: Array, d_out: Array, sums: Inputs
-) -> Inputs:
+def _pull(form: Form, x: Inputs, first: Any, top: Array, total: Array, delta: Array, d_out: Array, sums: Inputs) -> Inputs:
     """`sums` with the gradients of a few queries: those of k, v, gamma and zeta added, that of q by itself."""
     kind, rows = ROWWISE.get(form.h), Rows(top, total)
     h = pointwise(form.h, form.keys(x.k.shape[1])) if kind is None else None
@@ -201,7 +199,7 @@ def _block(form: Form, x: Inputs, first: Any, at: Any, size: int) -> tuple[Array
         mask = cut(x.mask, at, size, axis=2)
         s, hidden = s + mask, mask == -jnp.inf
     if form.causal:
-        later = at + jnp.arange(size) > first + jnp.arange(x.q.shape[1])[:, None]
+        later = at + jnp.arange(size)[None, None] > first + jnp.arange(x.q.shape[1])[None, :, None]
         hidden = later if hidden is None else hidden | later
     return s, hidden, k, v
 

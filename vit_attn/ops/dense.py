@@ -30,12 +30,10 @@ def dense(
     return product("bhqk,bkhd->bqhd", w, v)
 
 
-def hidden_keys(
-    causal: bool, mask: Float[Array, "b h r k"] | None, queries: int, keys: int
-) -> Bool[Array, "..."] | None:
+def hidden_keys(causal: bool, mask: Float[Array, "b h r k"] | None, queries: int, keys: int) -> Bool[Array, "..."] | None:
     """Where weights must be exactly zero: the mask is -inf, or the key comes after the query. None: nowhere."""
     hidden = None if mask is None else mask == -jnp.inf
     if causal:
-        later = (jnp.arange(keys) > jnp.arange(queries)[:, None])[None, None]
+        later = (jnp.arange(keys)[None] > jnp.arange(queries)[:, None])[None, None]
         hidden = later if hidden is None else hidden | later
     return hidden

@@ -49,12 +49,13 @@ NONLINEARITY: dict[str, Any] = {**ROWWISE, **POINTWISE, **POINTWISE_OF_LENGTH}
 
 
 class Numbers(NamedTuple):
-    """The numbers of an attention: Python numbers or traced scalars (alpha may also be one number a head, [H])."""
+    """The numbers of an attention: Python numbers or traced scalars (a learned alpha may be one number a head, [H])."""
 
     alpha: Any = 0.0  # of a pointwise h
     gamma: Any = 0.0  # of clipped softmax, <= 0
     zeta: Any = 1.0  # of clipped softmax, >= 1
     gamma_per_length: Any = 0.0  # c >= 0: gamma = -c / L
+    pi_init: Any = 0.5  # of a gate: the probability that it starts with
 
     def stretch(self, length: int) -> tuple[Any, Any]:
         """(gamma, zeta) of clipped softmax over `length` keys."""

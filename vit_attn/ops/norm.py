@@ -18,6 +18,8 @@ class QKNorm(NamedTuple):
     key_scale: Float[Array, "..."] | None = None
     key_bias: Float[Array, "..."] | None = None
 
+PLAIN = QKNorm()
+
 
 def layer_norm(
     x: Float[Array, "B L H d"], over: str, scale: Float[Array, "..."] | None, bias: Float[Array, "..."] | None
@@ -27,8 +29,12 @@ def layer_norm(
     mean = y.mean(AXES[over], keepdims=True)
     variance = jnp.maximum(0.0, jnp.square(y).mean(AXES[over], keepdims=True) - jnp.square(mean))
     factor = jax.lax.rsqrt(variance + EPSILON)
-    y = (y - mean) * (factor if scale is None else factor * scale)
-    return (y if bias is None else y + bias).astype(x.dtype)
+    y = (y - mean) * (factor if scale is None else factor * _wide(scale))
+    return (y if bias is None else y + _wide(bias)).astype(x.dtype)
+
+
+def _wide(of_channels: Float[Array, "..."]) -> Float[Array, "1 1 h d"]:
+    return jnp.expand_dims(of_channels, tuple(range(4 - of_channels.ndim)))
 
 
 def normalized(

@@ -1,19 +1,43 @@
-"""The device mesh, and where arrays lie on it. Data-parallel: batches are split over `data`, everything else is replicated."""
+"""The device mesh, and where arrays lie on it: batches over `data`, an image's tokens over `seq`, all else on every device."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.run import MeshSpec
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices, or the given ones, on the axis `data`."""
+def make_mesh(spec: MeshSpec = MeshSpec(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or the given ones, on the axes `data` and `seq`. Raises UserError if the sizes do not fit them."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    sizes = {"data": spec.data, "seq": spec.seq}
+    known = math.prod(size for size in sizes.values() if size > 0)
+    shape = [len(devices) // known if size == -1 else size for size in sizes.values()]
+    if math.prod(shape) != len(devices):
+        product = " x ".join(f"config.mesh.{name}={size}" for name, size in sizes.items())
+        raise UserError(
+            f"{product} does not make {len(devices)} devices: the sizes must multiply to that, and one may be -1 "
+            "(the devices that are left)"
+        )
+    return jax.make_mesh(tuple(shape), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def axis_size(name: str) -> int:
+    """Of the mesh that the current computation is traced for; 1 if there is none."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(name, 1)
+
+
+def spread_tokens(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """Tokens over `seq` and images over `data`, where there is a mesh that has them."""
+    if axis_size("seq") == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec("data", "seq"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -21,7 +45,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batched(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """The first axis over `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vit_attn.ops.nonlinearity import NONLINEARITY
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import ModelSpec, RunSpec, flat
+from vit_attn.spec.run import RunSpec, flat
 from vit_attn.store.run_dir import RunDir, Status
 
 SECONDS_AN_HOUR = 3600.0
@@ -50,11 +50,6 @@ def collect(paths: Sequence[Path]) -> list[Row]:
     return sorted(rows, key=lambda r: (r.length, order.index(r.h), r.alpha or 0.0, r.seed, r.name))
 
 
-def length_of(model: ModelSpec) -> int:
-    """L, the number of keys attended over: (image_size / patch)^2 patches, and the CLS token where there is one."""
-    return (model.image_size // model.patch) ** 2 + (model.pool == "tok")
-
-
 def _runs_in(path: Path) -> list[RunDir]:
     if not path.is_dir():
         raise UserError(f"{path} is not a directory: give a sweep's, or a run's")
@@ -79,7 +74,7 @@ def _row(run: RunDir) -> Row:
         name=run.path.resolve().name,
         h=spec.model.attention.h,
         alpha=spec.model.attention.alpha,
-        length=length_of(spec.model),
+        length=spec.model.length,
         patch=spec.model.patch,
         variant=spec.model.variant,
         qk_norm=spec.model.attention.qk_norm,

@@ -4,11 +4,26 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vit_attn.ops.nonlinearity import POINTWISE
+from vit_attn.ops.nonlinearity import POINTWISE, ROWWISE
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import AttentionSpec, ModelSpec, RunSpec
+from vit_attn.spec.model import AttentionSpec, ModelSpec
+from vit_attn.spec.run import RunSpec
 from vit_attn.spec.setting import build
 from vit_attn.spec.variants import parse_variant
+
+CLIPPED = [h for h, kind in ROWWISE.items() if kind.clipped]
+PER_HEAD = ["linear", "mlp", "all_heads"]  # gates of one number a head and token
+# setting: (the setting that decides whether it has a meaning, for which of its values, a value that changes nothing)
+_TAKERS: dict[str, tuple[str, list[str], Any]] = {
+    "alpha": ("h", [*POINTWISE], 0.0),
+    "gamma": ("h", CLIPPED, 0.0),
+    "gamma_per_length": ("h", CLIPPED, 0.0),
+    "zeta": ("h", CLIPPED, 1.0),
+    "gate_activation": ("gate", ["gau"], None),
+    "n_hid": ("gate", ["mlp"], None),
+    "pi_init": ("gate", PER_HEAD, None),
+}
+_DEFAULT_GAMMA = -0.003  # arXiv:2306.12929, table 7, without a LayerNorm of the patches
 
 
 def resolve(values: Mapping[str, Any]) -> RunSpec:
@@ -37,17 +52,57 @@ def _complete(model: ModelSpec) -> ModelSpec:
 
 
 def _complete_attention(attention: AttentionSpec) -> AttentionSpec:
-    if attention.h in POINTWISE:
-        return dataclasses.replace(attention, alpha=1.0 if attention.alpha is None else attention.alpha)
-    if attention.alpha:
+    """Fills in the numbers that the chosen h and gate have, and refuses those that they have not."""
+    h = attention.h
+    for key, (chosen, takers, neutral) in _TAKERS.items():
+        value, choice = getattr(attention, key), getattr(attention, chosen)
+        if value not in (None, neutral) and choice not in takers:
+            raise UserError(
+                f"config.model.attention.{key}={value} has no meaning for {chosen}={choice!r}: "
+                f"leave it out, or take {chosen} from {', '.join(takers)}"
+            )
+    if attention.gamma is not None and attention.gamma_per_length is not None:
         raise UserError(
-            f"config.model.attention.alpha={attention.alpha} has no meaning for h={attention.h!r}: "
-            f"leave it out, or take h from {', '.join(POINTWISE)}"
+            f"config.model.attention.gamma={attention.gamma} and gamma_per_length={attention.gamma_per_length} "
+            "are two ways to say the same (gamma = -c / L): leave one out"
         )
-    return dataclasses.replace(attention, alpha=None)
+    if attention.alpha_learned != "none" and h not in POINTWISE:
+        raise UserError(
+            f"config.model.attention.alpha_learned={attention.alpha_learned!r} has no meaning for h={h!r}, which has no alpha: "
+            f"leave it at 'none', or take h from {', '.join(POINTWISE)}"
+        )
+    if attention.dropout and attention.impl not in ("auto", "dense"):
+        raise UserError(
+            f"config.model.attention.impl={attention.impl!r} knows no dropout (config.model.attention.dropout="
+            f"{attention.dropout}): take impl from auto, dense"
+        )
+    if h in CLIPPED and attention.seq_layout not in ("auto", "gather"):
+        raise UserError(
+            f"config.model.attention.seq_layout={attention.seq_layout!r} is not possible for h={h!r}, which needs whole rows: "
+            "take seq_layout from auto, gather"
+        )
+    gamma = _DEFAULT_GAMMA if attention.gamma_per_length is None else None
+    defaults = {"alpha": 1.0, "gamma": gamma, "zeta": 1.0, "gate_activation": "silu", "n_hid": 4, "pi_init": 0.5}
+    filled: dict[str, Any] = {}
+    for key, (chosen, takers, _) in _TAKERS.items():
+        value = getattr(attention, key)
+        has_it = getattr(attention, chosen) in takers
+        filled[key] = (defaults.get(key) if value is None else value) if has_it else None
+    return dataclasses.replace(attention, **filled)
 
 
 def _checked(spec: RunSpec) -> RunSpec:
+    mesh = spec.mesh
+    if 0 in (mesh.data, mesh.seq) or mesh.data == mesh.seq == -1:
+        raise UserError(
+            f"config.mesh.data={mesh.data}, config.mesh.seq={mesh.seq}: each must be at least 1, and one of them may be -1 "
+            "(the devices that are left)"
+        )
+    if mesh.seq != 1 and spec.model.attention.dropout:
+        raise UserError(
+            f"config.mesh.seq={mesh.seq} knows no attention dropout: set config.model.attention.dropout="
+            f"{spec.model.attention.dropout} to 0, or config.mesh.seq to 1"
+        )
     if spec.train.warmup_steps >= spec.train.steps:
         raise UserError(
             f"config.train.warmup_steps={spec.train.warmup_steps} must be less than config.train.steps={spec.train.steps}"

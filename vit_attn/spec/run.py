@@ -8,40 +8,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vit_attn.ops.nonlinearity import NONLINEARITY
+from vit_attn.ops.nonlinearity import Numbers
+from vit_attn.spec.model import MODEL, ModelSpec
 from vit_attn.spec.setting import setting
 
 EMBEDDED = "embedded"  # data.data_dir: the data sets inside the package
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Attention weights L^-alpha * h(q.k/sqrt(d)), or softmax (arXiv:2309.08586, section 3)."""
-
-    h: str = setting("softmax", choices=NONLINEARITY)
-    alpha: float | None = setting(None, knob=True)  # None: 1 for a pointwise h; softmax has no alpha
-    qk_norm: str = setting("head", choices=("none", "head"))  # head: LayerNorm over the head width, scale, no bias
-    impl: str = setting("auto", choices=("auto", "dense", "chunked"))  # auto: chunked on one CPU device, else dense
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A Vision Transformer, as big_vision's. Sizes left at 0 come from `variant`."""
-
-    variant: str = "S/16"
-    width: int = setting(0, at_least=0)
-    depth: int = setting(0, at_least=0)
-    mlp_dim: int = setting(0, at_least=0)
-    heads: int = setting(0, at_least=0)
-    patch: int = setting(0, at_least=0)  # pixels a side
-    image_size: int = setting(224, at_least=1)  # pixels a side
-    num_classes: int = setting(1000, at_least=1)
-    posemb: str = setting("learn", choices=("learn", "sincos2d"))
-    pool: str = setting("gap", choices=("gap", "tok", "map"))
-    rep_size: bool = False  # a Dense(width) + tanh layer before the head ("pre_logits")
-    head_bias: float = 0.0  # initial bias of the head: -10 for i21k, -6.9 for i1k with the sigmoid loss
-    dtype: str = setting("float32", choices=("float32", "bfloat16"))  # of the computation; parameters are float32
-    attention: AttentionSpec = AttentionSpec()
 
 
 @dataclass(frozen=True)
@@ -97,29 +68,40 @@ class LoopSpec:
 
 
 @dataclass(frozen=True)
+class MeshSpec:
+    """How many devices share the batch, and how many the tokens of an image. One of them may be -1: what is left."""
+
+    data: int = setting(-1, at_least=-1)
+    seq: int = setting(1, at_least=-1)
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run, whole."""
 
     seed: int = setting(0, knob=True, at_least=0, below=2**32)  # of the initial parameters
-    model: ModelSpec = ModelSpec()
+    model: ModelSpec = MODEL
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     eval: EvalSpec = EvalSpec()
     loop: LoopSpec = LoopSpec()
+    mesh: MeshSpec = MeshSpec()
 
 
 class Knobs(NamedTuple):
     """The numbers of one member that enter the compiled step as arguments: Python numbers, or traced scalars."""
 
-    alpha: Any
+    attention: Numbers
     peak_lr: Any
     weight_decay: Any
     seed: Any
 
 
 def knobs_of(spec: RunSpec) -> Knobs:
-    alpha = spec.model.attention.alpha
-    return Knobs(0.0 if alpha is None else alpha, spec.train.peak_lr, spec.train.weight_decay, spec.seed)
+    given = spec.model.attention
+    numbers = {name: getattr(given, name) for name in Numbers._fields}
+    attention = Numbers(**{name: value for name, value in numbers.items() if value is not None})
+    return Knobs(attention, spec.train.peak_lr, spec.train.weight_decay, spec.seed)
 
 
 def static_of(spec: Any) -> Any:

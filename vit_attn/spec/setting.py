@@ -19,11 +19,13 @@ def setting(
     knob: bool = False,
     choices: Iterable[str] = (),
     at_least: float | None = None,
+    at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A field of a spec. `knob=True` marks a number that enters the compiled step as an argument (never recompiles)."""
-    bounds = {"knob": knob, "choices": tuple(choices), "at_least": at_least, "above": above, "below": below}
+    limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
+    bounds = {"knob": knob, "choices": tuple(choices), **limits}
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -69,10 +71,11 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
 def _checked(where: str, value: Any, bounds: Mapping[str, Any]) -> Any:
     if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
         raise UserError(f"{where}={value} is not a finite number (in float32)")
-    if bounds.get("choices") and value not in bounds["choices"]:
+    if bounds.get("choices") and value is not None and value not in bounds["choices"]:
         raise unknown(f"{where}: the value", str(value), bounds["choices"])
     rules = (
         ("at_least", ">=", lambda bound: value >= bound),
+        ("at_most", "<=", lambda bound: value <= bound),
         ("above", ">", lambda bound: value > bound),
         ("below", "<", lambda bound: value < bound),
     )

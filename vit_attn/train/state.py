@@ -24,5 +24,5 @@ def init_state(spec: RunSpec, knobs: Knobs) -> State:
     """Fresh parameters from knobs.seed (which may be traced), zero moments, step 0."""
     side = spec.model.image_size
     images = jnp.zeros((1, side, side, 3), jnp.float32)
-    params = ViT(spec.model).init(jax.random.key(knobs.seed), images, knobs.alpha)["params"]
+    params = ViT(spec.model).init(jax.random.key(knobs.seed), images, knobs.attention)["params"]
     return State(params, adam(spec.train).init(params), jnp.int32(0), jnp.int32(-1))

@@ -1,6 +1,7 @@
 """The step: pure functions of arrays, one for the batch (shared by a pack) and one for a member's update."""
 
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +37,12 @@ def prepare(spec: RunSpec, images: UInt8[Array, "B Y X 3"], labels: Int[Array, "
 def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, Array]]:
     """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
     targets = jax.nn.one_hot(examples.labels, spec.model.num_classes)
+    dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(knobs.seed), crc32(b"dropout")), state.step)
 
     def objective(params: Any) -> tuple[Float[Array, ""], Float[Array, "B C"]]:
-        logits, _ = ViT(spec.model).apply({"params": params}, examples.images, knobs.alpha)
+        logits, _ = ViT(spec.model).apply(
+            {"params": params}, examples.images, knobs.attention, train=True, rngs={"dropout": dropout_key}
+        )
         return LOSSES[spec.train.loss](logits, targets).mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)

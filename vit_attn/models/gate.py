@@ -1,0 +1,65 @@
+"""The parameters of a gate. Weights start as PyTorch's Linear, biases at logit(pi_init) (arXiv:2306.12929, section B.1)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_attn.models.projection import Projection
+from vit_attn.ops.gate import ACTIVATIONS, gated, per_head
+from vit_attn.spec.model import AttentionSpec
+
+Start = Callable[..., Float[Array, "..."]]
+
+
+class Gate(nn.Module):
+    """out -> out * gate(x); see ops.gate for what the kinds compute."""
+
+    spec: AttentionSpec
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, out: Float[Array, "B L H d"], x: Float[Array, "B L D"], pi_init: float | Float[Array, ""]
+    ) -> Float[Array, "B L H d"]:
+        heads, d = out.shape[-2:]
+        if self.spec.gate == "gau":
+            logits = Projection((x.shape[-1],), (heads, d), self.dtype, name="dense")(x).reshape(out.shape)
+            return out * ACTIVATIONS[self.spec.gate_activation or "silu"](logits)
+
+        def closed(_: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+            return jnp.full(shape, jax.scipy.special.logit(jnp.asarray(pi_init, jnp.float32)))
+
+        x = x.astype(self.dtype)
+        if self.spec.gate == "all_heads":
+            return gated(out, PerHead(1, heads, closed, name="dense")(x))
+        if self.spec.gate == "mlp":
+            x = nn.relu(PerHead(heads, self.spec.n_hid or 4, torch_uniform(d), name="hidden")(x))
+        return gated(out, PerHead(heads, 1, closed, name="dense")(x))
+
+
+class PerHead(nn.Module):
+    """A Linear of its own for each of `heads` slices of the channels: kernel [heads, a, gives], bias [heads, gives]."""
+
+    heads: int
+    gives: int
+    bias_start: Start
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
+        a = x.shape[-1] // self.heads
+        kernel = self.param("kernel", torch_uniform(a), (self.heads, a, self.gives))
+        return per_head(x, kernel, self.param("bias", self.bias_start, (self.heads, self.gives)))
+
+
+def torch_uniform(fan_in: int) -> Start:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases of a Linear."""
+    bound = fan_in**-0.5
+
+    def start(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return start
