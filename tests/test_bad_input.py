@@ -12,6 +12,7 @@ from trainer_runs import command, run_here, saved_steps
 
 from vit_attn.store.run_dir import RunDir
 
+CLIPPED = ["--config.model.attention.h=clipped_softmax"]
 CASES = {
     "unknown key": (["--config.train.lr=1e-3"], ["config.train.lr", "peak_lr"]),
     "unknown section": (["--config.optim.lr=1e-3"], ["config.optim", "choices: seed, model"]),
@@ -22,6 +23,57 @@ CASES = {
     "alpha inf": (["--config.model.attention.alpha=inf"], ["config.model.attention.alpha=inf", "finite"]),
     "alpha text": (["--config.model.attention.alpha=big"], ["config.model.attention.alpha='big'", "float"]),
     "alpha of softmax": (["--config.model.attention.h=softmax", "--config.model.attention.alpha=1"], ["alpha=1", "softmax"]),
+    "gamma of relu": (
+        ["--config.model.attention.h=relu", "--config.model.attention.gamma=-0.1"],
+        ["gamma=-0.1", "clipped_softmax"],
+    ),
+    "gamma positive": ([*CLIPPED, "--config.model.attention.gamma=0.1"], ["config.model.attention.gamma=0.1", "<= 0"]),
+    "zeta below 1": ([*CLIPPED, "--config.model.attention.zeta=0.9"], ["config.model.attention.zeta=0.9", ">= 1"]),
+    "two gammas": (
+        [*CLIPPED, "--config.model.attention.gamma=-0.1", "--config.model.attention.gamma_per_length=2"],
+        ["gamma=-0.1", "gamma_per_length=2", "leave one out"],
+    ),
+    "negative c": ([*CLIPPED, "--config.model.attention.gamma_per_length=-2"], ["gamma_per_length=-2", ">= 0"]),
+    "learned alpha of softmax": (
+        ["--config.model.attention.h=softmax", "--config.model.attention.alpha_learned=head"],
+        ["alpha_learned='head'", "h='softmax'", "relu"],
+    ),
+    "gate": (["--config.model.attention.gate=glu"], ["config.model.attention.gate", "'glu'", "gau, linear, mlp, all_heads"]),
+    "pi_init": (
+        ["--config.model.attention.gate=linear", "--config.model.attention.pi_init=1.0"],
+        ["config.model.attention.pi_init=1.0", "< 1"],
+    ),
+    "pi_init of no gate": (["--config.model.attention.pi_init=0.5"], ["pi_init=0.5", "gate='none'", "linear, mlp, all_heads"]),
+    "n_hid of linear": (
+        ["--config.model.attention.gate=linear", "--config.model.attention.n_hid=4"],
+        ["config.model.attention.n_hid=4", "gate='linear'", "mlp"],
+    ),
+    "activation of linear": (
+        ["--config.model.attention.gate=linear", "--config.model.attention.gate_activation=relu"],
+        ["gate_activation=relu", "gau"],
+    ),
+    "block": (["--config.model.attention.block=0"], ["config.model.attention.block=0", ">= 1"]),
+    "impl": (
+        ["--config.model.attention.impl=flash"],
+        ["config.model.attention.impl", "'flash'", "auto, dense, blockwise, pallas"],
+    ),
+    "impl of a TPU": (["--config.model.attention.impl=pallas"], ["impl='pallas'", "TPU", "cpu", "auto, dense, blockwise"]),
+    "dropout of blockwise": (
+        ["--config.model.attention.impl=blockwise", "--config.model.attention.dropout=0.1"],
+        ["impl='blockwise'", "dropout=0.1", "auto, dense"],
+    ),
+    "dropout of tokens over devices": (
+        ["--config.model.attention.dropout=0.1", "--config.mesh.seq=2"],
+        ["config.mesh.seq=2", "config.model.attention.dropout=0.1"],
+    ),
+    "layout of clipped softmax": (
+        [*CLIPPED, "--config.model.attention.seq_layout=ring"],
+        ["seq_layout='ring'", "clipped_softmax", "auto, gather"],
+    ),
+    "layout": (["--config.model.attention.seq_layout=tree"], ["seq_layout", "'tree'", "auto, gather, queries, ring"]),
+    "mesh": (["--config.mesh.seq=3"], ["config.mesh.seq=3", "8 devices"]),
+    "mesh of nothing": (["--config.mesh.seq=0"], ["config.mesh.seq=0", "at least 1"]),
+    "mesh of two rests": (["--config.mesh.seq=-1"], ["config.mesh.data=-1", "config.mesh.seq=-1"]),
     "negative steps": (["--config.train.steps=-5"], ["config.train.steps=-5", ">= 1"]),
     "steps not whole": (["--config.train.steps=1.5"], ["config.train.steps=1.5", "int"]),
     "warm-up too long": (["--config.train.warmup_steps=12"], ["warmup_steps=12", "config.train.steps=12"]),

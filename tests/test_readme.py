@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_status_lists_all_members(printed):
     _, shown = printed
     status = next(text for line, text in shown.items() if "launch.status" in line)
     assert status.count("done") >= 17
+
+
+def test_an_h_of_your_own(tmp_path):
+    """The README's two lines, in a copy of the project: it trains, and the judge agrees with it."""
+    for name in ("vit_attn", "configs", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    ours, judge = re.findall(r'^    "squareplus": .*$', README, re.MULTILINE)
+    for path, line in (("vit_attn/ops/nonlinearity.py", ours), ("tests/attention_oracle.py", judge)):
+        text = (tmp_path / path).read_text()
+        table = re.search(r"^POINTWISE\b.*\{\n", text, re.MULTILINE)
+        (tmp_path / path).write_text(text[: table.end()] + line + "\n" + text[table.end() :])
+    (command,) = re.findall(r"^\.venv/bin/(python -m vit_attn.main .*squareplus.*)$", README, re.MULTILINE)
+    words = [sys.executable, *shlex.split(command)[1:], *(f"--config.{key}={value}" for key, value in TINY.items())]
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "attention: squareplus, L 16" in done.stdout
+    assert "runs/squareplus: done" in done.stdout
+    check = [sys.executable, "-m", "pytest", "-q", "tests/models/test_attention.py", "-k", "squareplus and equals"]
+    checked = subprocess.run(check, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert checked.returncode == 0, checked.stdout[-3000:]
 
 
 def test_links_and_pictures_exist():

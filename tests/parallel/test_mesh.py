@@ -22,7 +22,7 @@ def spec_of(pool="tok", **attention):
 
 REST = {  # adam_eps: gradients near 0 would be blown up, and their rounding with them
     "data": {"crop_padding": 3, "flip": True},
-    "train": {"batch_images": 24, "steps": 9, "warmup_steps": 1, "peak_lr": 0.01, "adam_eps": 1e-3},
+    "train": {"batch_images": 24, "steps": 9, "warmup_steps": 1, "peak_lr": 1e-3, "adam_eps": 1e-3},
     "eval": {"batch_images": 16},
 }
 

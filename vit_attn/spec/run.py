@@ -71,8 +71,8 @@ class LoopSpec:
 class MeshSpec:
     """How many devices share the batch, and how many the tokens of an image. One of them may be -1: what is left."""
 
-    data: int = setting(-1, at_least=-1)
-    seq: int = setting(1, at_least=-1)
+    data: int = setting(-1, at_least=-1)  # images
+    seq: int = setting(1, at_least=-1)  # tokens; see model.attention.seq_layout
 
 
 @dataclass(frozen=True)
