@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vit_attn.ops.form import Form
-from vit_attn.ops.nonlinearity import ROWWISE, Numbers, clip_stretched, pointwise
+from vit_attn.ops.nonlinearity import ROWWISE, Numbers, Rowwise, clip_stretched, pointwise
 from vit_attn.ops.rows import Rows, closed, no_rows, seen, softmax_of
 from vit_attn.ops.tile import add, cut, over_blocks, product, put
 
@@ -42,8 +42,8 @@ def blockwise(
 ) -> Float[Array, "B q H d"]:
     """sum_j w_ij v_j but for L^-alpha, in float32. `q` comes scaled by 1/sqrt(d); no gradient reaches the mask."""
     gamma, zeta = (jnp.asarray(x, jnp.float32) for x in numbers.stretch(form.keys(k.shape[1])))
-    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-    return jnp.swapaxes(_blockwise(form, Inputs(*heads_first, mask, gamma, zeta)), 1, 2)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(_blockwise(form, Inputs(q, k, v, mask, gamma, zeta)), 1, 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -63,7 +63,8 @@ def _backward(form: Form, saved: tuple[Inputs, Rows, Array], d_out: Float[Array,
         d_out = d_out.astype(x.v.dtype)
     d = over_images(form, backward, x, rows, delta, d_out)
     d_mask = None if x.mask is None else jnp.zeros_like(x.mask)
-    return (Inputs(*(dx.astype(y.dtype) for dx, y in zip(d[:3], x[:3], strict=True)), d_mask, d.gamma.sum(), d.zeta.sum()),)
+    dq, dk, dv = (dx.astype(y.dtype) for dx, y in ((d.q, x.q), (d.k, x.k), (d.v, x.v)))
+    return (Inputs(dq, dk, dv, d_mask, d.gamma.sum(), d.zeta.sum()),)
 
 
 _blockwise.defvjp(_forward, _backward)
@@ -148,47 +149,63 @@ def backward(form: Form, x: Inputs, rows: Rows, delta: Float[Array, "H q 1"], d_
 
     def tile(at: Any, size: int, sums: Inputs) -> Inputs:
         part = _queries(x, at, size)
-        d = _pull(form, part, at, *(cut(y, at, size, axis=1) for y in (*rows, delta, d_out)), sums)
+        top, total, of_delta, of_out = (cut(y, at, size, axis=1) for y in (*rows, delta, d_out))
+        d = _pull(form, part, at, Rows(top, total), of_delta, of_out, sums)
         return d._replace(q=put(sums.q, d.q, at))
 
     zero = jnp.float32(0.0)
-    sums = Inputs(*(jnp.zeros(y.shape, jnp.float32) for y in x[:3]), None, zero, zero)
+    dq, dk, dv = (jnp.zeros(y.shape, jnp.float32) for y in (x.q, x.k, x.v))
+    sums = Inputs(dq, dk, dv, None, zero, zero)
     return over_blocks(tile, sums, x.q.shape[1], _tile_queries(form, x))
 
 
-def _pull(form: Form, x: Inputs, first: Any, top: Array, total: Array, delta: Array, d_out: Array, sums: Inputs) -> Inputs:
+def _pull(form: Form, x: Inputs, first: Any, rows: Rows, delta: Array, d_out: Array, sums: Inputs) -> Inputs:
     """`sums` with the gradients of a few queries: those of k, v, gamma and zeta added, that of q by itself."""
-    kind, rows = ROWWISE.get(form.h), Rows(top, total)
-    h = pointwise(form.h, form.keys(x.k.shape[1])) if kind is None else None
-
-    def one(s: Array, hidden: Array | None, dw: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
-        """(w, ds, d_gamma, d_zeta) of a block."""
-        if h is not None:
-            w, back = jax.vjp(h, _shown(hidden, s))
-            return _shown(hidden, w), _shown(hidden, back(dw)[0]), zero, zero
-        p = softmax_of(s if hidden is None else jnp.where(hidden, -jnp.inf, s), rows)
-        if not kind.clipped:
-            return p, p * (dw - delta), zero, zero
-        w, back = jax.vjp(clip_stretched, p, x.gamma, x.zeta)
-        dp, d_gamma, d_zeta = back(dw)
-        return w, p * (dp - delta), d_gamma, d_zeta
+    of_logits = _row_gradient(ROWWISE[form.h], x, rows) if form.h in ROWWISE else _pointwise_gradient(form, x)
 
     def sum_of_clipped(at: Any, size: int, sums: Array) -> Array:
         s, hidden, _, v = _block(form, x, first, at, size)
-        _, ds, *_ = one(s, hidden, product("hqd,hkd->hqk", d_out, v), jnp.zeros_like(delta))
+        _, ds, *_ = of_logits(s, hidden, product("hqd,hkd->hqk", d_out, v), jnp.zeros_like(delta))
         return sums + ds.sum(axis=-1, keepdims=True)
 
     def block(at: Any, size: int, d: Inputs) -> Inputs:
         s, hidden, k, v = _block(form, x, first, at, size)
-        w, ds, d_gamma, d_zeta = one(s, hidden, product("hqd,hkd->hqk", d_out, v), delta)
+        w, ds, d_gamma, d_zeta = of_logits(s, hidden, product("hqd,hkd->hqk", d_out, v), delta)
         dq, dk = product("hqk,hkd->hqd", ds, k), product("hqk,hqd->hkd", ds, x.q)
         dv = product("hqk,hqd->hkd", w, d_out)
         return Inputs(d.q + dq, add(d.k, dk, at), add(d.v, dv, at), None, d.gamma + d_gamma, d.zeta + d_zeta)
 
-    zero = jnp.float32(0.0)
-    if kind is not None and kind.clipped:  # the clipped weights' part of d_out . out has no gradient, so it must be left out
+    if form.h in ROWWISE and ROWWISE[form.h].clipped:  # what was clipped is a part of d_out . out and has no gradient
         delta = over_blocks(sum_of_clipped, jnp.zeros_like(delta), x.k.shape[1], form.block)
     return over_blocks(block, sums._replace(q=jnp.zeros(x.q.shape, jnp.float32)), x.k.shape[1], form.block)
+
+
+Gradient = Callable[[Array, Array | None, Array, Array], tuple[Array, Array, Array, Array]]
+
+
+def _pointwise_gradient(form: Form, x: Inputs) -> Gradient:
+    """(logits, hidden, dw, delta) -> (w, ds, d_gamma, d_zeta) of a block."""
+    h, zero = pointwise(form.h, form.keys(x.k.shape[1])), jnp.float32(0.0)
+
+    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+        w, back = jax.vjp(h, _shown(hidden, s))
+        return _shown(hidden, w), _shown(hidden, back(dw)[0]), zero, zero
+
+    return of_logits
+
+
+def _row_gradient(kind: Rowwise, x: Inputs, rows: Rows) -> Gradient:
+    """The same, of the softmax kinds."""
+
+    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+        p = softmax_of(s if hidden is None else jnp.where(hidden, -jnp.inf, s), rows)
+        if not kind.clipped:
+            return p, p * (dw - delta), jnp.float32(0.0), jnp.float32(0.0)
+        w, back = jax.vjp(clip_stretched, p, x.gamma, x.zeta)
+        dp, d_gamma, d_zeta = back(dw)
+        return w, p * (dp - delta), d_gamma, d_zeta
+
+    return of_logits
 
 
 def _block(form: Form, x: Inputs, first: Any, at: Any, size: int) -> tuple[Array, Array | None, Array, Array]:
