@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up. A module imports from its own room and from lower ones.
-FLOORS = [["ops"], ["spec"], ["data", "parallel", "store"], ["models", "report"], ["train"], ["evals", "analysis"], ["loop"], ["main"]]
+FLOORS = [
+    ["ops"],
+    ["spec"],
+    ["data", "parallel", "store"],
+    ["models", "report"],
+    ["train"],
+    ["evals", "analysis"],
+    ["loop"],
+    ["main"],
+]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -52,7 +61,9 @@ def test_ml_collections_stops_at_the_door():
     assert users == [ROOT / "vit_attn" / "spec" / "load.py"]
 
 
-@pytest.mark.parametrize("program", ["vit_attn.main", "launch.sweep", "launch.status", "vit_attn.report", "vit_attn.analysis.init_scale"])
+@pytest.mark.parametrize(
+    "program", ["vit_attn.main", "launch.sweep", "launch.status", "vit_attn.report", "vit_attn.analysis.init_scale"]
+)
 def test_help_loads_no_heavy_library(program):
     code = f"""
 import runpy, sys

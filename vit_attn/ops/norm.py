@@ -18,6 +18,7 @@ class QKNorm(NamedTuple):
     key_scale: Float[Array, "..."] | None = None
     key_bias: Float[Array, "..."] | None = None
 
+
 PLAIN = QKNorm()
 
 

@@ -1,5 +1,6 @@
 """What a kernel knows of its attention before it is compiled."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
-from vit_attn.ops.pallas.tiles import LANES, SUBLANES, Tiles
+from vit_attn.ops.pallas.tiles import SUBLANES, Tiles
+
+LANES = 128  # of a vector register
+MOST_UNROLLED = 8  # images that are written out one after the other, so that one's arithmetic fills another's gaps
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,27 @@ class Geometry:
     def query_blocks(self) -> int:
         return -(-self.queries // self.tiles.queries)
 
-    def masks(self) -> list[Bool[Array, "1 lanes"]]:
-        """Of each head of the block: which lanes are its own."""
-        lane = jax.lax.broadcasted_iota(jnp.int32, (1, self.lanes), 1)
-        return [lane // self.width == i for i in range(self.heads)]
+    def own_lanes(self, i: int, axis: int = 1, shape: tuple[int, int] | None = None) -> Bool[Array, "_ _"]:
+        """Which positions along `axis` are head i's."""
+        at = jax.lax.broadcasted_iota(jnp.int32, shape or (1, self.lanes), axis)
+        return (at >= i * self.width) & (at < (i + 1) * self.width)
 
     def own(self, i: int, x: Float[Array, "rows lanes"]) -> Float[Array, "rows lanes"]:
         """`x` where lanes are head i's, 0 elsewhere: a product over all lanes is then one over that head's."""
-        return x if self.heads == 1 else jnp.where(self.masks()[i], x, 0.0)
+        return x if self.heads == 1 else jnp.where(self.own_lanes(i), x, 0.0)
 
-    def merged(self, parts: list[Array]) -> Array:
-        """[rows, lanes] that has in each head's lanes what its part has there; parts may be [rows, 1] or scalars."""
-        out = jnp.broadcast_to(parts[0], (*jnp.shape(parts[0])[:-1], self.lanes))
-        for mask, part in list(zip(self.masks(), parts, strict=True))[1:]:
-            out = jnp.where(mask, part, out)
+    def merged(self, parts: list[Float[Array, "_ _"]]) -> Float[Array, "_ lanes"]:
+        """In each head's lanes what its part has there; parts may have one lane."""
+        out = jnp.broadcast_to(parts[0], (parts[0].shape[0], self.lanes))
+        for i, part in enumerate(parts[1:], 1):
+            out = jnp.where(self.own_lanes(i), part, out)
         return out
+
+    def over_images(self, body: Callable[[Any], None]) -> None:
+        """body(image) for each image of a program."""
+        images = self.tiles.images
+        unroll = images if images <= MOST_UNROLLED else math.gcd(images, MOST_UNROLLED)
+        pl.loop(0, images, unroll=unroll)(body)
 
     def over_keys(self, body: Callable[[Any, Any], Any], carry: Any) -> Any:
         """carry = body(carry, rows) for the rows of each key block; the last block may be shorter."""
@@ -66,14 +76,17 @@ class Geometry:
             carry = jax.lax.fori_loop(0, full, lambda j, c: body(c, pl.ds(start(j), size)), carry)
         return body(carry, pl.ds(full * size, rest)) if rest else carry
 
-    def query_rows(self, x: Float[Array, "rows lanes"]) -> Float[Array, "rows lanes"]:
-        """`x` with zeros in the rows of the last query block that lie behind the last query."""
+    def query_rows(self, block: Any, x: Float[Array, "rows lanes"]) -> Float[Array, "rows lanes"]:
+        """`x`, of the query block of that number, with zeros in the rows that lie behind the last query."""
         if self.queries % self.tiles.queries == 0:
             return x
-        row = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0) + pl.program_id(2) * self.tiles.queries
+        row = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0) + block * self.tiles.queries
         return jnp.where(row < self.queries, x, 0.0)
 
 
-def product(a: Array, b: Array, axis_a: int, axis_b: int) -> Float[Array, "m n"]:
+def product(
+    a: Float[Array, "_ _"], b: Float[Array, "_ _"], axis_a: int, axis_b: int, precision: Any = None
+) -> Float[Array, "_ _"]:
     """Matrix product over the given axes, accumulated in float32."""
-    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
+    axes = (((axis_a,), (axis_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-LANES = 128  # of a vector register; the last axis of a block is a multiple of it
 SUBLANES = 16  # rows of a tile of bfloat16; of float32 8
-MOST_ROWS = 1024  # of a query block and of a key block: their float32 logits take 4 MiB
+MOST_QUERIES = 1024  # of a query block
+WHOLE_KEYS = 1024  # that a program takes at once: with as many queries a head's float32 logits have 4 MiB
+LOOPED_KEYS = 512  # that it takes at a time if there are more: keys, values and their gradients fill vector memory too
 ROWS_OF_IMAGES = 1024  # that the images of one program have together
 
 
@@ -18,17 +19,15 @@ class Tiles:
 
 
 def choose(batch: int, queries: int, keys: int) -> Tiles:
-    """All of a short sequence at once, several images a program; of a long one equal blocks."""
-    rows_q, rows_k = block(queries), block(keys)
-    whole = rows_q == queries and rows_k == keys
-    most = max(1, ROWS_OF_IMAGES // max(queries, keys)) if whole else 1
+    """Several images a program where they are short; one and a block of its queries where they are long."""
+    most = max(1, ROWS_OF_IMAGES // max(queries, keys))
     images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
-    return Tiles(images, rows_q, rows_k)
+    return Tiles(images, query_block(queries), keys if keys <= WHOLE_KEYS else LOOPED_KEYS)
 
 
-def block(length: int) -> int:
-    """Rows of a block: all of them or the least number, a multiple of SUBLANES, that makes as few blocks as MOST_ROWS allows."""
-    if length <= MOST_ROWS:
-        return length
-    rows = -(-length // -(-length // MOST_ROWS))
-    return -(-rows // SUBLANES) * SUBLANES
+def query_block(queries: int) -> int:
+    """All queries, or the least number, a multiple of SUBLANES, that makes as few blocks as MOST_QUERIES allows."""
+    if queries <= MOST_QUERIES:
+        return queries
+    blocks = -(-queries // MOST_QUERIES)
+    return -(-queries // (blocks * SUBLANES)) * SUBLANES

@@ -1,0 +1,124 @@
+"""The instructions that the compiler schedules for one operation, as its dumps ("final_bundles") spell them.
+
+A bundle is what the chip issues in one cycle:
+
+     0x2   : > { %v3 = vld [vmem:[%s1]]  ;;  %4 = vmatmul.bf16.gmra.mxu0 %v3 }
+
+LB marks the first bundle of a loop, `>` bundles within loops (not strictly: some of what follows a loop is put into its last
+pass). A loop ends with a branch back, unless its counter has come to a bound, and four bundles more that are issued before
+the branch takes effect. Many loops are software pipelines: one over n blocks is passed through n + 1 or n + 2 times, and all
+but the transfers is skipped where the counter is outside the n.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BUNDLE = re.compile(r"^\s*(?:0x)?[0-9a-f]+\s+([A-Z]{2})?\s*:\s*(>*)\s*\{")
+COUNTER = re.compile(r"(%s\S+) = sphi %\S+, (%s\d+_s\d+)")
+COPY = re.compile(r"(%s\w+) = smov\.u32 (%s\w+)")
+COMPARISON = re.compile(r"(%p\S+) = scmp\.(ge|lt)\.s32\.totalorder (%s\w+), (%?\w+)")
+BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\)")
+DELAY = 4  # bundles between a branch and where it goes
+# A pop takes 8 rows of 128 results from one of the four matrix units. They make a row a cycle each, half a cycle for int8, so
+# that 8 rows keep all four busy for 2 cycles, or for 1. (One vmatmul makes 16 rows of bf16, 8 of float32, 32 of int8.)
+POPPED_CYCLES = {"f32": 2.0, "s32": 1.0}
+POP = re.compile(r"= vpop\.([fs]32)\.mrf")
+DRAIN = 2  # passes of a pipelined loop, at most, that do not run its body
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Of one operation run once. Branches within loops are counted as taken."""
+
+    cycles: float  # bundles, each as often as its loops run
+    matrix_cycles: float  # that the matrix units need at least; bundles do not wait for them
+    unknown_loops: int = 0  # loops whose number of passes is computed as the program runs: counted once
+
+
+@dataclass
+class _Loop:
+    depth: int
+    cycles: float = 0.0
+    matrix_cycles: float = 0.0
+    counters: dict[str, str] = field(default_factory=dict)  # by the name of the next value
+    copies: dict[str, str] = field(default_factory=dict)  # the copy, by what is copied
+    comparisons: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # (relation, name, bound), by the result's name
+    exit: tuple[str, str] | None = None  # the counter's next value and its bound
+    left: int | None = None  # bundles to come once the branch back has been issued
+
+    def add(self, bundle: str) -> None:
+        self.cycles += 1
+        self.matrix_cycles += sum(POPPED_CYCLES[kind] for kind in POP.findall(bundle))
+        self.counters.update((following, counter) for counter, following in COUNTER.findall(bundle))
+        self.copies.update((source, copy) for copy, source in COPY.findall(bundle))
+        self.comparisons.update((result, rest) for result, *rest in COMPARISON.findall(bundle))
+        self.left = None if self.left is None else self.left - 1
+
+    def ends_by(self, branch: str) -> bool:
+        """Whether a branch unless `branch` is the one back to its beginning."""
+        relation, following, bound = self.comparisons.get(branch, ("", "", ""))
+        following = following if following in self.counters else self.copies.get(following, "")
+        if relation != "ge" or following not in self.counters:
+            return False
+        self.exit, self.left = (following, bound), DELAY
+        return True
+
+    def passes(self) -> int | None:
+        """How often its body runs; None if that is not in the text."""
+        if self.exit is None or not self.exit[1].isdigit():
+            return None
+        counter, last = self.counters[self.exit[0]], int(self.exit[1])
+        bounds = [
+            (relation, int(bound)) for relation, name, bound in self.comparisons.values() if name == counter and bound.isdigit()
+        ]
+        first = [bound for relation, bound in bounds if relation == "ge"]
+        past = [bound for relation, bound in bounds if relation == "lt"]
+        body = max(past) - min(first) if first and past else last
+        return body if last - DRAIN <= body <= last else last
+
+
+def schedule(dump: str) -> Schedule:
+    """The cycles of one dump's text."""
+    loops, unknown = [_Loop(-1)], 0
+
+    def close() -> None:
+        nonlocal unknown
+        done = loops.pop()
+        passes = done.passes()
+        unknown += passes is None
+        loops[-1].cycles += done.cycles * (passes or 1)
+        loops[-1].matrix_cycles += done.matrix_cycles * (passes or 1)
+
+    for mark, depth, bundle in _bundles(dump):
+        while loops[-1].left == 0 or (mark == "LB" and loops[-1].depth >= depth):
+            close()
+        if mark == "LB":
+            loops.append(_Loop(depth))
+        loops[-1].add(bundle)
+        if branch := BRANCH.search(bundle):
+            loops[-1].ends_by(branch[1])
+    while len(loops) > 1:
+        close()
+    return Schedule(loops[0].cycles, loops[0].matrix_cycles, unknown)
+
+
+def _bundles(dump: str) -> list[tuple[str | None, int, str]]:
+    """(mark, depth, text) of each bundle."""
+    bundles: list[tuple[str | None, int, list[str]]] = []
+    for line in dump.splitlines():
+        if found := BUNDLE.match(line):
+            bundles.append((found[1], len(found[2]), [line]))
+        elif bundles:  # comments break lines
+            bundles[-1][2].append(line)
+    return [(mark, depth, "\n".join(lines)) for mark, depth, lines in bundles]
+
+
+def read(directory: Path) -> dict[str, Schedule]:
+    """The schedules of all dumps in a directory, by the name of the operation."""
+    named = ((re.match(r"\d+-(.*)-\d+-final_bundles\.txt$", path.name), path) for path in sorted(directory.iterdir()))
+    return {
+        found[1]: schedule(path.read_text(errors="replace"))
+        for found, path in named
+        if found and found[1] != "TLP" and not found[1].startswith("<")  # the program around the operations
+    }
