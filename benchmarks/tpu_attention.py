@@ -40,7 +40,7 @@ PEERS = {
 }
 BLOCK_FORMS, BLOCK_IMPLS, GATES = ("relu", "softmax"), ("dense", "pallas"), ("none", "gau")
 DOUBTFUL = 0.1  # share of a time in operations that the model knows badly, from which on it is marked
-COLUMNS = {"": 38, "ms forward": 10, "mxu": 6, "ms gradients": 12, "mxu ": 6, "HBM GB": 12, "temporary GB": 13}
+COLUMNS = {"": 38, "ms forward": 10, "mxu": 6, "ms gradients": 12, "mxu ": 6, "HBM GB": 15, "temporary GB": 13}
 
 
 class Rows:

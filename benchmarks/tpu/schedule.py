@@ -5,9 +5,9 @@ A bundle is what the chip issues in one cycle:
      0x2   : > { %v3 = vld [vmem:[%s1]]  ;;  %4 = vmatmul.bf16.gmra.mxu0 %v3 }
 
 LB marks the first bundle of a loop, `>` bundles within loops (not strictly: some of what follows a loop is put into its last
-pass). A loop ends with a branch back, unless its counter has come to a bound, and four bundles more that are issued before
-the branch takes effect. Many loops are software pipelines: one over n blocks is passed through n + 1 or n + 2 times, and all
-but the transfers is skipped where the counter is outside the n.
+pass). A loop ends with a branch back to the region that begins there, unless its counter has come to a bound, and four
+bundles more that are issued before the branch takes effect. Many loops are software pipelines: one over n blocks is passed
+through n + 1 or n + 2 times, and all but the transfers is skipped where the counter is outside the n.
 """
 
 import re
@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BUNDLE = re.compile(r"^\s*(?:0x)?[0-9a-f]+\s+([A-Z]{2})?\s*:\s*(>*)\s*\{")
-COUNTER = re.compile(r"(%s\S+) = sphi %\S+, (%s\d+_s\d+)")
-COPY = re.compile(r"(%s\w+) = smov\.u32 (%s\w+)")
-COMPARISON = re.compile(r"(%p\S+) = scmp\.(ge|lt)\.s32\.totalorder (%s\w+), (%?\w+)")
-BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\)")
+REGION = re.compile(r"\bStart region (\d+)\b")
+COMPARISON = re.compile(r"(%p\w+) = scmp\.(ge|lt)\.s32\.totalorder (%s\w+), (\d+)\b")
+BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\) target = \$region(\d+)")
 DELAY = 4  # bundles between a branch and where it goes
 # A pop takes 8 rows of 128 results from one of the four matrix units. They make a row a cycle each, half a cycle for int8, so
 # that 8 rows keep all four busy for 2 cycles, or for 1. (One vmatmul makes 16 rows of bf16, 8 of float32, 32 of int8.)
@@ -38,53 +37,47 @@ class Schedule:
 
 @dataclass
 class _Loop:
-    depth: int
+    depth: int = -1
+    regions: frozenset[str] = frozenset()  # that begin with its first bundle
     cycles: float = 0.0
     matrix_cycles: float = 0.0
-    counters: dict[str, str] = field(default_factory=dict)  # by the name of the next value
-    copies: dict[str, str] = field(default_factory=dict)  # the copy, by what is copied
-    comparisons: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # (relation, name, bound), by the result's name
-    exit: tuple[str, str] | None = None  # the counter's next value and its bound
+    comparisons: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # (relation, name, bound), by the result's name
+    test: str = ""  # of the branch back
     left: int | None = None  # bundles to come once the branch back has been issued
 
     def add(self, bundle: str) -> None:
         self.cycles += 1
         self.matrix_cycles += sum(POPPED_CYCLES[kind] for kind in POP.findall(bundle))
-        self.counters.update((following, counter) for counter, following in COUNTER.findall(bundle))
-        self.copies.update((source, copy) for copy, source in COPY.findall(bundle))
-        self.comparisons.update((result, rest) for result, *rest in COMPARISON.findall(bundle))
+        self.comparisons.update(
+            (result, (relation, name, int(bound))) for result, relation, name, bound in COMPARISON.findall(bundle)
+        )
         self.left = None if self.left is None else self.left - 1
-
-    def ends_by(self, branch: str) -> bool:
-        """Whether a branch unless `branch` is the one back to its beginning."""
-        relation, following, bound = self.comparisons.get(branch, ("", "", ""))
-        following = following if following in self.counters else self.copies.get(following, "")
-        if relation != "ge" or following not in self.counters:
-            return False
-        self.exit, self.left = (following, bound), DELAY
-        return True
+        branch = BRANCH.search(bundle)
+        if branch and branch[2] in self.regions:
+            self.test, self.left = branch[1], DELAY
 
     def passes(self) -> int | None:
         """How often its body runs; None if that is not in the text."""
-        if self.exit is None or not self.exit[1].isdigit():
+        if self.test not in self.comparisons:
             return None
-        counter, last = self.counters[self.exit[0]], int(self.exit[1])
-        bounds = [
-            (relation, int(bound)) for relation, name, bound in self.comparisons.values() if name == counter and bound.isdigit()
-        ]
-        first = [bound for relation, bound in bounds if relation == "ge"]
-        past = [bound for relation, bound in bounds if relation == "lt"]
-        body = max(past) - min(first) if first and past else last
-        return body if last - DRAIN <= body <= last else last
+        last = self.comparisons[self.test][2]
+        for counter in {name for _, name, _ in self.comparisons.values()}:
+            first = [bound for relation, name, bound in self.comparisons.values() if (relation, name) == ("ge", counter)]
+            past = [bound for relation, name, bound in self.comparisons.values() if (relation, name) == ("lt", counter)]
+            if first and past and last - DRAIN <= max(past) - min(first) <= last:
+                return max(past) - min(first)
+        return last
 
 
 def schedule(dump: str) -> Schedule:
     """The cycles of one dump's text."""
-    loops, unknown = [_Loop(-1)], 0
+    loops, unknown = [_Loop()], 0
 
     def close() -> None:
         nonlocal unknown
         done = loops.pop()
+        if not done.test:
+            raise ValueError("a schedule has a loop without a branch back: this compiler spells it in another way")
         passes = done.passes()
         unknown += passes is None
         loops[-1].cycles += done.cycles * (passes or 1)
@@ -94,10 +87,8 @@ def schedule(dump: str) -> Schedule:
         while loops[-1].left == 0 or (mark == "LB" and loops[-1].depth >= depth):
             close()
         if mark == "LB":
-            loops.append(_Loop(depth))
+            loops.append(_Loop(depth, frozenset(REGION.findall(bundle))))
         loops[-1].add(bundle)
-        if branch := BRANCH.search(bundle):
-            loops[-1].ends_by(branch[1])
     while len(loops) > 1:
         close()
     return Schedule(loops[0].cycles, loops[0].matrix_cycles, unknown)

@@ -104,6 +104,55 @@ def test_sincos2d_has_no_parameters():
     assert "pos_embedding" not in params
 
 
+def noisy(spec):
+    return perturbed(ViT(spec).init(jax.random.key(0), IMAGES, Numbers())["params"])
+
+
+def test_layer_scale_multiplies_each_branch():
+    """Factors of 1 change nothing; of 0, the encoder is its last LayerNorm; each branch has its own."""
+    plain, scaled = model_spec(depth=1), model_spec(depth=1, layer_scale=0.25)
+    params = noisy(plain)
+    fresh = ViT(scaled).init(jax.random.key(0), IMAGES, Numbers())["params"]["Transformer"]["encoderblock_0"]
+    assert all((fresh[f"layer_scale_{i}"] == jnp.full(24, 0.25)).all() for i in (0, 1))
+    block = params["Transformer"]["encoderblock_0"]
+    want = ViT(plain).apply({"params": params}, IMAGES, Numbers())[0]
+    got = {}
+    for factors in ((1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (2.0, 1.0)):
+        with_factors = block | {f"layer_scale_{i}": jnp.full(24, f) for i, f in enumerate(factors)}
+        tree = params | {"Transformer": params["Transformer"] | {"encoderblock_0": with_factors}}
+        got[factors] = ViT(scaled).apply({"params": tree}, IMAGES, Numbers())[0]
+    np.testing.assert_array_equal(got[1.0, 1.0], want)
+    none = params | {"Transformer": {"encoder_norm": params["Transformer"]["encoder_norm"]}}
+    without = ViT(dataclasses.replace(plain, depth=0)).apply({"params": none}, IMAGES, Numbers())[0]
+    np.testing.assert_allclose(got[0.0, 0.0], without, atol=1e-6)
+    attention = block["MultiHeadDotProductAttention_0"]
+    doubled = attention | {"out": jax.tree.map(lambda x: 2 * x, attention["out"])}
+    tree = params | {
+        "Transformer": params["Transformer"] | {"encoderblock_0": block | {"MultiHeadDotProductAttention_0": doubled}}
+    }
+    np.testing.assert_allclose(got[2.0, 1.0], ViT(plain).apply({"params": tree}, IMAGES, Numbers())[0], atol=2e-5)
+    assert not np.allclose(got[0.0, 1.0], got[0.0, 0.0])
+
+
+@pytest.mark.parametrize("patch_norm", ["patches", "tokens"])
+def test_patch_norm(patch_norm):
+    """LayerNorm of the embedded patches: before positions and CLS, or of all tokens behind them."""
+    spec = model_spec(pool="tok", patch_norm=patch_norm)
+    params = noisy(spec)
+    _, seen = ViT(spec).apply({"params": params}, IMAGES, Numbers(), capture_intermediates=True)
+    seen = seen["intermediates"]
+    patches, got = (np.asarray(seen[name]["__call__"][0], np.float64) for name in ("embedding", "patch_norm"))
+    x = patches.reshape(3, 4, 24)
+    if patch_norm == "tokens":
+        x = np.concatenate([np.tile(np.asarray(params["cls"]), (3, 1, 1)), x + np.asarray(params["pos_embedding"])], axis=1)
+    scale, bias = (np.asarray(params["patch_norm"][name], np.float64) for name in ("scale", "bias"))
+    want = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * scale + bias
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    logits = lambda p: ViT(spec).apply({"params": p}, IMAGES, Numbers())[0]
+    moved = params | {"patch_norm": {"scale": 2 * params["patch_norm"]["scale"], "bias": params["patch_norm"]["bias"]}}
+    assert not np.allclose(logits(moved), logits(params), atol=1e-3)
+
+
 def test_bfloat16_computes_near_float32_with_float32_parameters():
     spec = model_spec(h="relu")
     params = perturbed(ViT(spec).init(jax.random.key(0), IMAGES, Numbers(alpha=1.0))["params"])
