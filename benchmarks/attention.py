@@ -8,14 +8,17 @@ output and the gradients of q, k and v. alpha of relu is 1, gamma of clipped sof
 
 us/token   median over the rounds, in each of which all take their turn, of seconds a call / tokens
 flax/this  median over the rounds of flax's time / this one's in the same round: above 1, this one is faster
-MiB        what a call needs besides inputs and results: the compiled program's temporary buffers, as XLA reports them. For
-           torch, which has no such report: how far a process of its own rises above its resident memory before the call,
-           less the results
+MiB        what a call needs besides inputs and results: how far a process of its own rises above the resident memory that it
+           has before its first call
+XLA MiB    temporary buffers in the plan of the compiled program. It may be too little: what XLA's YNN fusions allocate for
+           themselves, which may be all logits, is not in it
 
-What needs more than three quarters of the memory that is free is not run; its row says how much it needs.
+What would need more than three quarters of the free memory is not run; its row says how much: 16 times what is measured with
+the same batch at L / 4.
 """
 
 import argparse
+import ctypes
 import importlib.util
 import statistics
 import subprocess
@@ -43,11 +46,8 @@ NUMBERS = {"relu": Numbers(alpha=1.0), "softmax": Numbers(), "clipped_softmax": 
 PEER = "flax.linen.dot_product_attention"
 TORCH = "torch scaled_dot_product_attention"
 SHARE_OF_FREE_MEMORY = 0.75
+MOST_COPIES = 8  # of the logits that any implementation has in memory
 MIB = 2**20
-
-
-class TooLargeError(Exception):
-    """The bytes that a call would need."""
 
 
 class JaxRunner:
@@ -65,9 +65,7 @@ class JaxRunner:
         self._call = jax.jit(both if backward else only).lower(*self._inputs).compile()
         analysis = self._call.memory_analysis()
         assert analysis is not None
-        self.memory = analysis.temp_size_in_bytes
-        if self.memory > SHARE_OF_FREE_MEMORY * free_memory():
-            raise TooLargeError(self.memory)
+        self.planned = analysis.temp_size_in_bytes
 
     def seconds(self) -> float:
         start = time.perf_counter()
@@ -78,13 +76,14 @@ class JaxRunner:
 class TorchRunner:
     """The same of torch."""
 
-    def __init__(self, shape: Sequence[int], backward: bool, measure_memory: bool = True) -> None:
+    planned = 0  # unknown, and little: it goes block by block
+
+    def __init__(self, shape: Sequence[int], backward: bool) -> None:
         import torch
 
         tensors = [torch.from_numpy(np.ascontiguousarray(x.swapaxes(1, 2))) for x in inputs(shape)]
         self._inputs, self._d_out = [x.requires_grad_(backward) for x in tensors[:3]], tensors[3]
         self._backward, self._torch = backward, torch
-        self.memory = torch_memory(shape, backward) if measure_memory else 0
 
     def seconds(self) -> float:
         start = time.perf_counter()
@@ -120,52 +119,58 @@ def implementations(form: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     return peers | {f"ours, {impl}, {h}": ours(h, impl) for impl, h in names}
 
 
-def runners(length: int, backward: bool, form: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """(what runs by its name, bytes that the others would need)."""
-    shape = (max(1, TOKENS // length), length, HEADS, WIDTH)
-    found: dict[str, Any] = {}
-    too_large = {}
-    for name, attention in implementations(form).items():
-        try:
-            found[name] = JaxRunner(attention, shape, backward)
-        except TooLargeError as error:
-            too_large[name] = error.args[0]
-    if importlib.util.find_spec("torch"):
-        found[TORCH] = TorchRunner(shape, backward)
-    return found, too_large
+def make(name: str, shape: Sequence[int], backward: bool, form: dict[str, Any]) -> JaxRunner | TorchRunner:
+    return TorchRunner(shape, backward) if name == TORCH else JaxRunner(implementations(form)[name], shape, backward)
+
+
+def needed(name: str, shape: Sequence[int], backward: bool, form: dict[str, Any]) -> int:
+    """Bytes, an estimate; 0 where they are few beyond doubt."""
+    batch, length, heads, width = shape
+    in_blocks = name.startswith(("ours, blockwise", "torch"))
+    if in_blocks or MOST_COPIES * 4 * batch * heads * length**2 < SHARE_OF_FREE_MEMORY * free_memory():
+        return 0
+    return 16 * measured(name, (batch, length // 4, heads, width), backward, form)
 
 
 def table(length: int, backward: bool, pairs: int, form: dict[str, Any]) -> Table:
     """The rounds of one L, and a line for each implementation."""
-    found, too_large = runners(length, backward, form)
-    for runner in found.values():
+    shape = (max(1, TOKENS // length), length, HEADS, WIDTH)
+    names = [*implementations(form), *([TORCH] if importlib.util.find_spec("torch") else [])]
+    runners = {name: make(name, shape, backward, form) for name in names}
+    needs = {name: needed(name, shape, backward, form) for name in names}
+    run = {name: runners[name] for name in names if needs[name] <= SHARE_OF_FREE_MEMORY * free_memory()}
+    peaks = {name: measured(name, shape, backward, form) for name in run}  # first: afterwards this process keeps memory
+    for runner in run.values():
         runner.seconds()  # does not count: caches and pages are cold
-    rounds = [{name: runner.seconds() for name, runner in found.items()} for _ in range(pairs)]
-    batch = max(1, TOKENS // length)
-    title = f"L = {length}, batch {batch}, {'forward and backward' if backward else 'forward'}"
+    rounds = [{name: runner.seconds() for name, runner in run.items()} for _ in range(pairs)]
+    title = f"L = {length}, batch {shape[0]}, {'forward and backward' if backward else 'forward'}"
     result = Table("attention", title=title, title_justify="left")
-    for head in ("us/token", "flax/this", "MiB"):
+    for head in ("us/token", "flax/this", "MiB", "XLA MiB"):
         result.add_column(head, justify="right")
-    for name, runner in found.items():
-        us = statistics.median(one[name] for one in rounds) / (batch * length) * 1e6
-        ratio = f"{statistics.median(one[PEER] / one[name] for one in rounds):.2f}" if PEER in found else ""
-        result.add_row(name, f"{us:.2f}", ratio, f"{runner.memory / MIB:.0f}")
-    for name, memory in too_large.items():
-        result.add_row(name, f"not run: needs {memory / 2**30:.1f} GiB", "", f"{memory / MIB:.0f}")
+    for name, runner in runners.items():
+        planned = "" if name == TORCH else f"{runner.planned / MIB:.0f}"
+        if name not in run:
+            result.add_row(name, f"not run: needs {needs[name] / 2**30:.1f} GiB", "", "", planned)
+            continue
+        us = statistics.median(one[name] for one in rounds) / (shape[0] * length) * 1e6
+        ratio = f"{statistics.median(one[PEER] / one[name] for one in rounds):.2f}" if PEER in run else ""
+        result.add_row(name, f"{us:.2f}", ratio, f"{peaks[name] / MIB:.0f}", planned)
     return result
 
 
-def torch_memory(shape: Sequence[int], backward: bool) -> int:
-    """Measured in a process of its own."""
-    numbers = ",".join(map(str, (*shape, int(backward))))
-    command = [sys.executable, "-m", "benchmarks.attention", "--torch-memory", numbers]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def measured(name: str, shape: Sequence[int], backward: bool, form: dict[str, Any]) -> int:
+    """`rise`, in a process of its own."""
+    arguments = ("--rise-of", name, "--backward", str(int(backward)), "--batch", str(shape[0]), "--L", str(shape[1]))
+    sizes = ("--block", str(form["block"]), "--tile-logits", str(form["tile_logits"]))
+    command = [sys.executable, "-m", "benchmarks.attention", *arguments, *sizes]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def rise_of_torch(shape: Sequence[int], backward: bool) -> int:
+def rise(name: str, shape: Sequence[int], backward: bool, form: dict[str, Any]) -> int:
     """Bytes that this process rises above its resident memory in one call, less those of the results."""
-    TorchRunner((1, 16, HEADS, WIDTH), backward, measure_memory=False).seconds()  # its libraries are in memory then
-    runner = TorchRunner(shape, backward, measure_memory=False)
+    make(name, (1, 16, HEADS, WIDTH), backward, form).seconds()  # its libraries are in memory then
+    runner = make(name, shape, backward, form)
+    ctypes.CDLL(None).malloc_trim(0)  # what compiling has left would be used again
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; ru_maxrss would keep that of the parent
     before = resident("VmRSS")
     runner.seconds()
@@ -184,18 +189,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
     parser.add_argument("--block", type=int, default=Form.block, help="keys that blockwise takes at a time")
     parser.add_argument("--tile-logits", type=int, default=CPU_TILE_LOGITS, help="logits that it has in memory at a time")
-    parser.add_argument("--torch-memory", help=argparse.SUPPRESS)
+    parser.add_argument("--rise-of", help=argparse.SUPPRESS)
+    parser.add_argument("--backward", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    if flags.torch_memory:
-        *shape, backward = map(int, flags.torch_memory.split(","))
-        print(rise_of_torch(shape, bool(backward)))
+    form = {"block": flags.block, "tile_logits": flags.tile_logits}
+    lengths = [int(length) for length in flags.L.split(",")]
+    if flags.rise_of:
+        print(rise(flags.rise_of, (flags.batch, lengths[0], HEADS, WIDTH), bool(flags.backward), form))
         return
     keep_freed_memory()  # as the trainer does; the peers get the same
-    console = Console()
+    console = Console(width=110)
     if not importlib.util.find_spec("torch"):
         console.print(f"{TORCH}: skipped, torch is not installed")
-    form = {"block": flags.block, "tile_logits": flags.tile_logits}
-    for length in map(int, flags.L.split(",")):
+    for length in lengths:
         for backward in (False, True):
             console.print(table(length, backward, flags.pairs, form))
 

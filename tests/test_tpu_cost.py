@@ -91,7 +91,8 @@ BUNDLES = """
 LB: loop body
      0   :  { %s8_s3 = smov.u32 0 }
    0x1   :  {}
-   0x2 LB: > { %s9_s3 = sphi %s8_s3, %s10_s3  ;;  %p1_p0 = scmp.ge.s32.totalorder %s9_s3, 1 } /* Start region 7 :: Start region 3 */
+   0x2 LB: > { %s9_s3 = sphi %s8_s3, %s10_s3
+  ;;  %p1_p0 = scmp.ge.s32.totalorder %s9_s3, 1 } /* Start region 7 :: Start region 3 */
    0x3   : > { %p2_p1 = scmp.lt.s32.totalorder %s9_s3, 33  ;;  %5 = dma.hbm_to_vmem [thread:$0] %s4 /*
 base_bounds: (192, 8, 7)
 second_minor_factor: 1 */  ;;  %v1_v0 = vpop.f32.mrf.mxu0  ;;  %v2_v1 = vpop.f32.mrf.mxu1

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BUNDLE = re.compile(r"^\s*(?:0x)?[0-9a-f]+\s+([A-Z]{2})?\s*:\s*(>*)\s*\{")
+BUNDLE = re.compile(r"^\s*(?:0x)?[0-9a-f]+\s+([A-Z]{2})?\s*:\s*>*\s*\{")
 REGION = re.compile(r"\bStart region (\d+)\b")
 COMPARISON = re.compile(r"(%p\w+) = scmp\.(ge|lt)\.s32\.totalorder (%s\w+), (\d+)\b")
 BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\) target = \$region(\d+)")
@@ -37,7 +37,6 @@ class Schedule:
 
 @dataclass
 class _Loop:
-    depth: int = -1
     regions: frozenset[str] = frozenset()  # that begin with its first bundle
     cycles: float = 0.0
     matrix_cycles: float = 0.0
@@ -83,26 +82,26 @@ def schedule(dump: str) -> Schedule:
         loops[-1].cycles += done.cycles * (passes or 1)
         loops[-1].matrix_cycles += done.matrix_cycles * (passes or 1)
 
-    for mark, depth, bundle in _bundles(dump):
-        while loops[-1].left == 0 or (mark == "LB" and loops[-1].depth >= depth):
+    for mark, bundle in _bundles(dump):
+        if loops[-1].left == 0:
             close()
         if mark == "LB":
-            loops.append(_Loop(depth, frozenset(REGION.findall(bundle))))
+            loops.append(_Loop(frozenset(REGION.findall(bundle))))
         loops[-1].add(bundle)
     while len(loops) > 1:
         close()
     return Schedule(loops[0].cycles, loops[0].matrix_cycles, unknown)
 
 
-def _bundles(dump: str) -> list[tuple[str | None, int, str]]:
-    """(mark, depth, text) of each bundle."""
-    bundles: list[tuple[str | None, int, list[str]]] = []
+def _bundles(dump: str) -> list[tuple[str | None, str]]:
+    """(mark, text) of each bundle."""
+    bundles: list[tuple[str | None, list[str]]] = []
     for line in dump.splitlines():
         if found := BUNDLE.match(line):
-            bundles.append((found[1], len(found[2]), [line]))
+            bundles.append((found[1], [line]))
         elif bundles:  # comments break lines
-            bundles[-1][2].append(line)
-    return [(mark, depth, "\n".join(lines)) for mark, depth, lines in bundles]
+            bundles[-1][1].append(line)
+    return [(mark, "\n".join(lines)) for mark, lines in bundles]
 
 
 def read(directory: Path) -> dict[str, Schedule]:
