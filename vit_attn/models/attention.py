@@ -58,9 +58,10 @@ class Attention(nn.Module):
             )
             key = self.make_rng("dropout") if form.dropout else None
             out = attend(q, k, v, form, numbers, impl="dense", norm=self._norm(heads), mask=pad, dropout_key=key)
+        flat = out.reshape(*queries.shape)
         if self.spec.gate != "none":
-            out = Gate(self.spec, self.dtype, name="gate")(out, queries, numbers.pi_init)
-        return Projection(heads, (width,), self.dtype, name="out")(out.reshape(*queries.shape))
+            flat = Gate(self.spec, self.heads, self.dtype, name="gate")(flat, queries, numbers.pi_init)
+        return Projection(heads, (width,), self.dtype, name="out")(flat)
 
     def _form(self, length: int, keys: int, train: bool) -> Form:
         return Form(

@@ -16,18 +16,19 @@ Start = Callable[..., Float[Array, "..."]]
 
 
 class Gate(nn.Module):
-    """out -> out * gate(x); see ops.gate for what the kinds compute."""
+    """out -> out * gate(x); see ops.gate for what the kinds compute. Flat, as the projections' layout on a TPU is."""
 
     spec: AttentionSpec
+    heads: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(
-        self, out: Float[Array, "B L H d"], x: Float[Array, "B L D"], pi_init: float | Float[Array, ""]
-    ) -> Float[Array, "B L H d"]:
-        heads, d = out.shape[-2:]
+        self, out: Float[Array, "B L D"], x: Float[Array, "B L D"], pi_init: float | Float[Array, ""]
+    ) -> Float[Array, "B L D"]:
+        width, heads = x.shape[-1], self.heads
         if self.spec.gate == "gau":
-            logits = Projection((x.shape[-1],), (heads, d), self.dtype, name="dense")(x).reshape(out.shape)
+            logits = Projection((width,), (heads, width // heads), self.dtype, name="dense")(x)
             return out * ACTIVATIONS[self.spec.gate_activation or "silu"](logits)
 
         def closed(_: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -37,7 +38,8 @@ class Gate(nn.Module):
         if self.spec.gate == "all_heads":
             return gated(out, PerHead(1, heads, closed, name="dense")(x))
         if self.spec.gate == "mlp":
-            x = nn.relu(PerHead(heads, self.spec.n_hid or 4, torch_uniform(d), name="hidden")(x))
+            hidden = PerHead(heads, self.spec.n_hid or 4, torch_uniform(width // heads), name="hidden")
+            x = nn.relu(hidden(x))
         return gated(out, PerHead(heads, 1, closed, name="dense")(x))
 
 

@@ -33,6 +33,7 @@ def per_head(
     return y if bias is None else y + bias.reshape(1, 1, -1).astype(x.dtype)
 
 
-def gated(out: Float[Array, "B L H d"], logits: Float[Array, "B L H"]) -> Float[Array, "B L H d"]:
-    """sigmoid(logits) times each head's output."""
-    return out * jax.nn.sigmoid(logits.astype(jnp.float32)).astype(out.dtype)[..., None]
+def gated(out: Float[Array, "B L D"], logits: Float[Array, "B L H"]) -> Float[Array, "B L D"]:
+    """sigmoid(logits) times each head's output; D = H * d."""
+    gate = jax.nn.sigmoid(logits.astype(jnp.float32)).astype(out.dtype)
+    return out * jnp.repeat(gate, out.shape[-1] // logits.shape[-1], axis=-1)
