@@ -52,6 +52,10 @@ CASES = {
         ["--config.model.attention.gate=linear", "--config.model.attention.gate_activation=relu"],
         ["gate_activation=relu", "gau"],
     ),
+    "bias of no norm": (
+        ["--config.model.attention.qk_norm=none", "--config.model.attention.qk_norm_bias=True"],
+        ["qk_norm_bias=True", "qk_norm='none'", "head, width"],
+    ),
     "block": (["--config.model.attention.block=0"], ["config.model.attention.block=0", ">= 1"]),
     "impl": (
         ["--config.model.attention.impl=flash"],

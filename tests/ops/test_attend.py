@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vit_attn.ops.attend import attend
-from vit_attn.ops.choice import choose_impl
+from vit_attn.ops.choice import Sizes, choose_impl
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import NONLINEARITY, Numbers, weights
 
@@ -177,16 +177,27 @@ def test_gamma_per_length_is_gamma():
 
 
 @pytest.mark.parametrize(
-    ("impl", "platform", "dropout", "keys", "width", "chosen"),
+    ("impl", "platform", "dropout", "keys", "width", "dtype", "chosen"),
     [
-        ("auto", "cpu", 0.0, 49, 64, "blockwise"),
-        ("auto", "cpu", 0.1, 49, 64, "dense"),
-        ("auto", "tpu", 0.0, 197, 64, "pallas"),
-        ("auto", "tpu", 0.0, 197, 80, "dense"),
-        ("auto", "gpu", 0.0, 197, 64, "dense"),
-        ("auto", "gpu", 0.0, 3136, 64, "blockwise"),
-        ("dense", "cpu", 0.0, 49, 64, "dense"),
+        ("auto", "cpu", 0.0, 49, 64, "float32", "blockwise"),
+        ("auto", "cpu", 0.1, 49, 64, "float32", "dense"),
+        ("auto", "gpu", 0.0, 197, 64, "bfloat16", "blockwise"),
+        ("auto", "tpu", 0.0, 197, 64, "bfloat16", "pallas"),
+        ("auto", "tpu", 0.0, 197, 80, "bfloat16", "dense"),
+        ("auto", "tpu", 0.0, 3136, 80, "bfloat16", "blockwise"),
+        ("auto", "tpu", 0.0, 12544, 64, "bfloat16", "pallas"),
+        ("auto", "tpu", 0.0, 12544, 64, "float32", "blockwise"),
+        ("dense", "cpu", 0.0, 49, 64, "float32", "dense"),
     ],
 )
-def test_auto(impl, platform, dropout, keys, width, chosen):
-    assert choose_impl(impl, platform, Form(dropout=dropout), keys, 6, width) == chosen
+def test_auto(impl, platform, dropout, keys, width, dtype, chosen):
+    assert choose_impl(impl, platform, dropout, Sizes(keys, 8, width, dtype)) == chosen
+
+
+def test_what_an_implementation_lacks_is_refused():
+    q, k, v = qkv((1, 3, 2, 64), (1, 3, 2, 64))
+    with pytest.raises(ValueError, match=r"pallas.* no mask"):
+        attend(q, k, v, Form(), NUMBERS, impl="pallas", mask=jnp.zeros((1, 1, 3, 3)))
+    for impl in ("blockwise", "pallas"):
+        with pytest.raises(ValueError, match=rf"{impl}.* no dropout"):
+            attend(q, k, v, Form(dropout=0.1), NUMBERS, impl=impl, dropout_key=jax.random.key(0))

@@ -2,8 +2,8 @@
 
 from jax.sharding import Mesh
 
-from vit_attn.ops.choice import choose_impl, why_not_pallas
-from vit_attn.ops.form import Form
+from vit_attn.ops.choice import Sizes, choose_impl, why_not_pallas
+from vit_attn.ops.nonlinearity import ROWWISE
 from vit_attn.parallel.sequence.attention import choose_layout
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import ModelSpec
@@ -14,18 +14,21 @@ def attention_line(model: ModelSpec, mesh: Mesh) -> str:
 
     Raises UserError for an implementation that these devices or heads lack.
     """
-    spec, heads = model.attention, (model.heads, model.width // model.heads)
-    platform = mesh.devices.flat[0].platform
+    spec, platform = model.attention, mesh.devices.flat[0].platform
+    sizes = Sizes(model.length, model.heads, model.width // model.heads, model.dtype)
     if spec.impl == "pallas":
-        reason = why_not_pallas(*heads) if platform == "tpu" else f"its kernels are for TPUs, and this is a {platform}"
+        reason = why_not_pallas(sizes) if platform == "tpu" else f"its kernels are for TPUs, and this is a {platform}"
         if reason:
             raise UserError(
                 f"config.model.attention.impl='pallas' is not possible: {reason}; take impl from auto, dense, blockwise"
             )
-    form = Form(spec.h, dropout=spec.dropout)
-    parts = [spec.h, f"L {model.length}", choose_impl(spec.impl, platform, form, model.length, *heads)]
+    impl = choose_impl(spec.impl, platform, spec.dropout, sizes)
+    layout = choose_layout(spec.seq_layout, spec.h)
+    if mesh.shape["seq"] > 1 and spec.h in ROWWISE and layout != "gather":
+        impl = "blockwise"  # shares of a softmax are merged, and only it gives them
+    parts = [spec.h, f"L {model.length}", impl]
     if spec.gate != "none":
         parts.append(f"gate {spec.gate}")
     if mesh.shape["seq"] > 1:
-        parts.append(f"tokens over {mesh.shape['seq']} devices ({choose_layout(spec.seq_layout, spec.h)})")
+        parts.append(f"tokens over {mesh.shape['seq']} devices ({layout})")
     return f"attention: {', '.join(parts)}"

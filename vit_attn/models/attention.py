@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from vit_attn.models.gate import Gate
 from vit_attn.models.projection import Projection
 from vit_attn.ops.attend import attend
-from vit_attn.ops.choice import CPU_TILE_LOGITS, choose_impl
+from vit_attn.ops.choice import CPU_TILE_LOGITS, Sizes, choose_impl
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.ops.norm import QKNorm
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         q, k, v = project(queries, "query"), project(keys, "key"), project(keys, "value")
         numbers = self._learned(numbers)
         form = self._form(length, keys.shape[1], train)
-        impl = choose_impl(self.spec.impl, jax.default_backend(), form, length, *heads)
+        impl = self._impl(length, *heads)
         if queries.shape[1] == keys.shape[1] and (axis_size("seq") > 1 or impl != "dense"):
             layout = choose_layout(self.spec.seq_layout, self.spec.h)
             out = sharded_attend(q, k, v, form, numbers, impl=impl, norm=self._norm(heads), seq_layout=layout)
@@ -72,6 +72,10 @@ class Attention(nn.Module):
             tile_logits=CPU_TILE_LOGITS if jax.default_backend() == "cpu" else None,
             length=None if length == keys else length,
         )
+
+    def _impl(self, length: int, heads: int, head_width: int) -> str:
+        sizes = Sizes(length, heads, head_width, jnp.dtype(self.dtype).name)
+        return choose_impl(self.spec.impl, jax.default_backend(), self.spec.dropout, sizes)
 
     def _learned(self, numbers: Numbers) -> Numbers:
         """The numbers, with the layer's own alpha if it learns one: a scalar, or one a head."""

@@ -31,9 +31,18 @@ def attend(
     form.causal hides the keys after a query; a row whose keys are all hidden gives zeros. `dropout_key`: None: no dropout.
 
     Logits, h and the sum over keys are float32 whatever the inputs are; the result has v's type. 1/sqrt(d) multiplies q and
-    L^-alpha the result: both are short arrays, while the logits are L x L. All implementations compute the same; blockwise
-    and pallas know no dropout, pallas no mask.
+    L^-alpha the result: both are short arrays, while the logits are L x L. All implementations compute the same. ValueError
+    for what one lacks: blockwise and pallas know no dropout, pallas neither mask nor causal.
+
+    Extremes: logits of any finite size are fine, for a softmax is taken relative to the row's largest. Where every score is
+    negative relu and relu2 give exactly 0, and no gradient. NaN in a query stays in its row, NaN in a key or value reaches
+    all rows of its head (in pallas: of the heads that share its 128 lanes). float16 meets float32 weights, since relu2 alone
+    exceeds 65504; only what the result itself cannot hold becomes infinite.
     """
+    if impl == "pallas" and mask is not None:
+        raise ValueError("impl='pallas' knows no mask: take dense or blockwise")
+    if impl != "dense" and form.dropout and dropout_key is not None:
+        raise ValueError(f"impl={impl!r} knows no dropout of attention weights: take dense")
     mask = None if mask is None else jax.lax.stop_gradient(mask)
     length = form.keys(k.shape[1])
     scale = jnp.broadcast_to(length_scale(form.h, length, numbers.alpha), q.shape[2])

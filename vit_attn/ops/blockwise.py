@@ -53,12 +53,12 @@ def _blockwise(form: Form, x: Inputs) -> Float[Array, "B H q d"]:
 
 def _forward(form: Form, x: Inputs) -> tuple[Array, Any]:
     out, rows = over_images(form, forward, x)
-    return out, (x, rows, out)
+    return out, (x, rows, out) if form.h in ROWWISE else (x, None, None)
 
 
-def _backward(form: Form, saved: tuple[Inputs, Rows, Array], d_out: Float[Array, "B H q d"]) -> tuple[Inputs]:
+def _backward(form: Form, saved: tuple[Inputs, Rows | None, Array | None], d_out: Float[Array, "B H q d"]) -> tuple[Inputs]:
     x, rows, out = saved
-    delta = (d_out * out).sum(axis=-1, keepdims=True)
+    delta = None if out is None else (d_out * out).sum(axis=-1, keepdims=True)
     if x.v.dtype != jnp.float16:  # which cannot hold what L^-alpha has left of it
         d_out = d_out.astype(x.v.dtype)
     d = over_images(form, backward, x, rows, delta, d_out)
@@ -144,13 +144,15 @@ def _sum(form: Form, x: Inputs, first: Any, weights_of: Callable[[Array], Array]
     return over_blocks(block, out, x.k.shape[1], form.block)
 
 
-def backward(form: Form, x: Inputs, rows: Rows, delta: Float[Array, "H q 1"], d_out: Float[Array, "H q d"]) -> Inputs:
-    """The gradients of all inputs but the mask, in float32. `delta` is d_out . out."""
+def backward(
+    form: Form, x: Inputs, rows: Rows | None, delta: Float[Array, "H q 1"] | None, d_out: Float[Array, "H q d"]
+) -> Inputs:
+    """The gradients of all inputs but the mask, in float32. `delta` is d_out . out; a pointwise h needs neither it nor rows."""
 
     def tile(at: Any, size: int, sums: Inputs) -> Inputs:
         part = _queries(x, at, size)
-        top, total, of_delta, of_out = (cut(y, at, size, axis=1) for y in (*rows, delta, d_out))
-        d = _pull(form, part, at, Rows(top, total), of_delta, of_out, sums)
+        of_rows, of_delta, of_out = jax.tree.map(lambda y: cut(y, at, size, axis=1), (rows, delta, d_out))
+        d = _pull(form, part, at, of_rows, of_delta, of_out, sums)
         return d._replace(q=put(sums.q, d.q, at))
 
     zero = jnp.float32(0.0)
@@ -159,13 +161,13 @@ def backward(form: Form, x: Inputs, rows: Rows, delta: Float[Array, "H q 1"], d_
     return over_blocks(tile, sums, x.q.shape[1], _tile_queries(form, x))
 
 
-def _pull(form: Form, x: Inputs, first: Any, rows: Rows, delta: Array, d_out: Array, sums: Inputs) -> Inputs:
+def _pull(form: Form, x: Inputs, first: Any, rows: Rows | None, delta: Array | None, d_out: Array, sums: Inputs) -> Inputs:
     """`sums` with the gradients of a few queries: those of k, v, gamma and zeta added, that of q by itself."""
-    of_logits = _row_gradient(ROWWISE[form.h], x, rows) if form.h in ROWWISE else _pointwise_gradient(form, x)
+    of_logits = _pointwise_gradient(form, x) if rows is None else _row_gradient(ROWWISE[form.h], x, rows)
 
     def sum_of_clipped(at: Any, size: int, sums: Array) -> Array:
         s, hidden, _, v = _block(form, x, first, at, size)
-        _, ds, *_ = of_logits(s, hidden, product("hqd,hkd->hqk", d_out, v), jnp.zeros_like(delta))
+        _, ds, *_ = of_logits(s, hidden, product("hqd,hkd->hqk", d_out, v), None)
         return sums + ds.sum(axis=-1, keepdims=True)
 
     def block(at: Any, size: int, d: Inputs) -> Inputs:
@@ -175,19 +177,19 @@ def _pull(form: Form, x: Inputs, first: Any, rows: Rows, delta: Array, d_out: Ar
         dv = product("hqk,hqd->hkd", w, d_out)
         return Inputs(d.q + dq, add(d.k, dk, at), add(d.v, dv, at), None, d.gamma + d_gamma, d.zeta + d_zeta)
 
-    if form.h in ROWWISE and ROWWISE[form.h].clipped:  # what was clipped is a part of d_out . out and has no gradient
-        delta = over_blocks(sum_of_clipped, jnp.zeros_like(delta), x.k.shape[1], form.block)
+    if rows is not None and ROWWISE[form.h].clipped:  # what was clipped is a part of d_out . out and has no gradient
+        delta = over_blocks(sum_of_clipped, jnp.zeros_like(rows.total), x.k.shape[1], form.block)
     return over_blocks(block, sums._replace(q=jnp.zeros(x.q.shape, jnp.float32)), x.k.shape[1], form.block)
 
 
-Gradient = Callable[[Array, Array | None, Array, Array], tuple[Array, Array, Array, Array]]
+Gradient = Callable[[Array, Array | None, Array, Array | None], tuple[Array, Array, Array, Array]]
 
 
 def _pointwise_gradient(form: Form, x: Inputs) -> Gradient:
     """(logits, hidden, dw, delta) -> (w, ds, d_gamma, d_zeta) of a block."""
     h, zero = pointwise(form.h, form.keys(x.k.shape[1])), jnp.float32(0.0)
 
-    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array | None) -> tuple[Array, Array, Array, Array]:
         w, back = jax.vjp(h, _shown(hidden, s))
         return _shown(hidden, w), _shown(hidden, back(dw)[0]), zero, zero
 
@@ -195,10 +197,11 @@ def _pointwise_gradient(form: Form, x: Inputs) -> Gradient:
 
 
 def _row_gradient(kind: Rowwise, x: Inputs, rows: Rows) -> Gradient:
-    """The same, of the softmax kinds."""
+    """The same, of the softmax kinds; p * dp for ds where there is no delta yet."""
 
-    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+    def of_logits(s: Array, hidden: Array | None, dw: Array, delta: Array | None) -> tuple[Array, Array, Array, Array]:
         p = softmax_of(s if hidden is None else jnp.where(hidden, -jnp.inf, s), rows)
+        delta = jnp.float32(0.0) if delta is None else delta
         if not kind.clipped:
             return p, p * (dw - delta), jnp.float32(0.0), jnp.float32(0.0)
         w, back = jax.vjp(clip_stretched, p, x.gamma, x.zeta)

@@ -1,30 +1,40 @@
 """Which implementation computes an attention."""
 
-from vit_attn.ops.form import Form
+from typing import NamedTuple
 
 CPU_TILE_LOGITS = 2**18  # 1 MiB of float32: stays in a core's cache
 LONG = 1024  # keys from which L x L logits are better never whole
 
 
-def choose_impl(impl: str, platform: str, form: Form, keys: int, heads: int, head_width: int) -> str:
+class Sizes(NamedTuple):
+    """Of an attention; `dtype` is that of the computation."""
+
+    keys: int
+    heads: int
+    head_width: int
+    dtype: str
+
+
+def choose_impl(impl: str, platform: str, dropout: float, sizes: Sizes) -> str:
     """What config.model.attention.impl stands for: `impl` itself, unless it is auto.
 
-    auto: with dropout dense. On CPU blockwise (a few images at a time, so that the logits stay in the cache). On TPU pallas
-    if the heads fit its lanes. Otherwise dense, and blockwise from 1024 keys on.
+    auto: dense if there is dropout (in evaluation too). On TPU pallas, if the heads fit its lanes and the keys its memory; if
+    not, dense, and blockwise from 1024 keys on. Elsewhere blockwise: on CPU a few images at a time, so that the logits stay in
+    the cache; on GPU all of them (not measured there).
     """
     if impl != "auto":
         return impl
-    if form.dropout:
+    if dropout:
         return "dense"
-    if platform == "cpu":
+    if platform != "tpu":
         return "blockwise"
-    if platform == "tpu" and not why_not_pallas(heads, head_width):
+    if not why_not_pallas(sizes):
         return "pallas"
-    return "blockwise" if keys >= LONG else "dense"
+    return "blockwise" if sizes.keys >= LONG else "dense"
 
 
-def why_not_pallas(heads: int, head_width: int) -> str:
-    """The reason why the kernels cannot take heads of this width; empty if they can."""
+def why_not_pallas(sizes: Sizes) -> str:
+    """The reason why the kernels cannot take such heads or so many keys; empty if they can."""
     from vit_attn.ops.pallas.attention import supported
 
-    return supported(heads, head_width)
+    return supported(sizes.heads, sizes.head_width, sizes.keys, 2 if sizes.dtype == "bfloat16" else 4)

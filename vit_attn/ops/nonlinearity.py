@@ -112,7 +112,8 @@ def clip_stretched(p: Float[Array, "..."], gamma: Any, zeta: Any) -> Float[Array
 
     No gradient passes where it clips.   arXiv:2306.12929, equation 4
     """
-    return jnp.clip((zeta - gamma) * p + gamma, 0.0, 1.0)
+    w = (zeta - gamma) * p + gamma
+    return jnp.where(w <= 0.0, 0.0, jnp.where(w >= 1.0, 1.0, w))  # jnp.clip would pass half of the gradient at 0 and 1
 
 
 def weights(h: str, scores: Float[Array, "... q k"], numbers: Numbers) -> Float[Array, "... q k"]:

@@ -13,7 +13,7 @@ from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import MeshSpec
 
 
-def make_mesh(spec: MeshSpec = MeshSpec(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices, or the given ones, on the axes `data` and `seq`. Raises UserError if the sizes do not fit them."""
     devices = jax.devices() if devices is None else devices
     sizes = {"data": spec.data, "seq": spec.seq}

@@ -71,6 +71,11 @@ def _complete_attention(attention: AttentionSpec) -> AttentionSpec:
             f"config.model.attention.alpha_learned={attention.alpha_learned!r} has no meaning for h={h!r}, which has no alpha: "
             f"leave it at 'none', or take h from {', '.join(POINTWISE)}"
         )
+    if attention.qk_norm == "none" and (attention.qk_norm_bias or not attention.qk_norm_scale):
+        raise UserError(
+            f"config.model.attention.qk_norm_scale={attention.qk_norm_scale} and qk_norm_bias={attention.qk_norm_bias} have no "
+            "meaning for qk_norm='none': leave them out, or take qk_norm from head, width"
+        )
     if attention.dropout and attention.impl not in ("auto", "dense"):
         raise UserError(
             f"config.model.attention.impl={attention.impl!r} knows no dropout (config.model.attention.dropout="

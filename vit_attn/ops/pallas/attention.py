@@ -22,14 +22,18 @@ from vit_attn.ops.pallas.forward import forward
 from vit_attn.ops.pallas.geometry import LANES, Geometry
 
 VMEM_BYTES = 60 * 2**20  # that a kernel may use: v5p and v7x have 64 MiB, v5e and v6e 128
+MOST_KEY_BYTES = 9408 * 4 * LANES  # of the keys of one head group: they lie whole in that memory; compiled for v5e
 
 
-def supported(heads: int, width: int) -> str:
-    """ "" or the reason why these heads cannot be had."""
+def supported(heads: int, width: int, keys: int = 1, itemsize: int = 2) -> str:
+    """ "" or the reason why these heads, or so many keys of `itemsize` bytes a number, cannot be had."""
     if width % LANES and LANES % width:
         return f"a head width of {width} neither divides {LANES} nor is a multiple of it"
     if heads * width % LANES:
         return f"{heads} heads of width {width} are {heads * width} wide, which is no multiple of {LANES}"
+    if keys * itemsize * max(LANES, width) > MOST_KEY_BYTES:
+        most = MOST_KEY_BYTES // (itemsize * max(LANES, width))
+        return f"{keys} keys of {itemsize} bytes a number do not fit the memory of a TPU core (at most {most})"
     return ""
 
 
@@ -49,7 +53,7 @@ def fused(
     operands of matrix products are of v's type. Gradients with respect to all arrays, `stretch` and `norm` included.
     """
     batch, queries, heads, width = q.shape
-    if reason := "the kernels know no causal mask" if form.causal else supported(heads, width):
+    if reason := "the kernels know no causal mask" if form.causal else supported(heads, width, k.shape[1], v.dtype.itemsize):
         raise ValueError(f"no fused attention: {reason}")
     if v.dtype == jnp.float16:  # a weight may exceed 65504, and TPUs have none
         q, k, wide = (x.astype(jnp.float32) for x in (q, k, v))

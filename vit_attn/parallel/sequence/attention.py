@@ -31,7 +31,7 @@ def choose_layout(seq_layout: str, h: str) -> str:
     """The layout that `seq_layout` asks for; "auto": the one that sends least, queries, or gather where h knows no other.
 
     A shard of n being S bytes, forward and backward together send 5 (n - 1) S in queries and 6 (n - 1) S in the others: the
-    backward sums one gradient over the devices instead of two. A softmax's statistics add 2 %. Compiled for v5e (benchmarks/
+    backward sums one gradient over the devices instead of two. A softmax's statistics add 5 %. Compiled for v5e (benchmarks/
     seq_parallel.py: ViT-S/8, 4 devices a sequence) queries also computes least for relu, and as little as ring for softmax.
     """
     if seq_layout != "auto":

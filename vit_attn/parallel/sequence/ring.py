@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.ops.form import Form
+from vit_attn.ops.rows import Rows
 from vit_attn.parallel.sequence import axis
 from vit_attn.parallel.sequence.local import (
-    Softmaxed,
     finished,
     pull_softmax,
     pull_sum,
@@ -55,10 +55,10 @@ def softmax(
     form: Form, impl: str, q: Float[Array, "b l H d"], k: Float[Array, "b l H d"], v: Float[Array, "b l H d"]
 ) -> Float[Array, "b l H d"]:
     """sum_j softmax(q_i.k_j) v_j or with softmax1, in float32: the permutes of `pointwise`. `q` is scaled by 1/sqrt(d)."""
-    return _softmax(form, impl, q, k, v).out
+    return _softmax(form, impl, q, k, v)[0]
 
 
-def _softmax(form: Form, impl: str, q: Array, k: Array, v: Array) -> Softmaxed:
+def _softmax(form: Form, impl: str, q: Array, k: Array, v: Array) -> tuple[Array, Rows]:
     length, share = form.keys(axis.devices() * k.shape[1]), None
     for hops, kv in enumerate(_visitors(k, v)):
         new = softmax_share(softmax_form(form, impl), q, *kv, axis.hides(length, k.shape[1], hops))
@@ -68,17 +68,17 @@ def _softmax(form: Form, impl: str, q: Array, k: Array, v: Array) -> Softmaxed:
 
 
 def _softmax_forward(form: Form, impl: str, q: Array, k: Array, v: Array) -> tuple[Array, Any]:
-    out, lse = _softmax(form, impl, q, k, v)
-    return out, (q, k, v, out.astype(v.dtype), lse)
+    out, rows = _softmax(form, impl, q, k, v)
+    return out, (q, k, v, out.astype(v.dtype), rows)
 
 
 def _softmax_backward(form: Form, impl: str, saved: Any, d_out: Array) -> tuple[Array, Array, Array]:
-    (q, k, v, out, lse), d_out = axis.later(saved, d_out)
+    (q, k, v, out, rows), d_out = axis.later(saved, d_out)
     length, delta = form.keys(axis.devices() * k.shape[1]), (d_out * out).sum(axis=-1, keepdims=True)
 
     def pull(hops: int, q: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
         mask = axis.hides(length, k.shape[1], hops)
-        return pull_softmax(softmax_form(form, impl), q, key, value, mask, lse, delta, d_out)
+        return pull_softmax(softmax_form(form, impl), q, key, value, mask, rows, delta, d_out)
 
     return _pulled(q, k, v, pull)
 

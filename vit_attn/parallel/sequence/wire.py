@@ -26,15 +26,21 @@ def parted(x: Float[Array, "... c"], widths: Sequence[int]) -> list[Float[Array,
 
 
 def spelled(number: Float[Array, "... 1"], dtype: jnp.dtype) -> Float[Array, "... digits"]:
-    """A float32 number as `digits(dtype)` numbers: as it is, or as a bfloat16 and the remainder, 16 bits of it in all."""
+    """A float32 number as `digits(dtype)` numbers: as it is, or as three bfloat16 numbers of 8 bits whose sum it is exactly."""
     if dtype != jnp.bfloat16:
         return number
-    high = jax.lax.reduce_precision(number, exponent_bits=8, mantissa_bits=7)  # a cast and back could be optimised away
-    return jnp.concatenate([high, number - high], axis=-1)
+    high, rest = _first_bits(number)
+    return jnp.concatenate([high, *_first_bits(rest)], axis=-1)
 
 
 def digits(dtype: jnp.dtype) -> int:
-    return 2 if dtype == jnp.bfloat16 else 1
+    return 3 if dtype == jnp.bfloat16 else 1
+
+
+def _first_bits(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(x as a bfloat16 number, the remainder)."""
+    high = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)  # a cast and back could be optimised away
+    return high, x - high
 
 
 def read(spelling: Float[Array, "... digits"]) -> Float[Array, "... 1"]:
