@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from launch.grid import load_grid
-from vit_attn.ops.nonlinearity import NONLINEARITY
+from vit_attn.ops.nonlinearity import NONLINEARITY, POINTWISE, Numbers
 from vit_attn.spec.load import load_run
 from vit_attn.spec.run import Knobs, static_of
 from vit_attn.train.state import init_state
@@ -19,7 +19,8 @@ SWEEPS = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if p
 
 
 def shapes(spec):
-    knobs = Knobs(*(jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.float32, jnp.float32, jnp.uint32)))
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    knobs = Knobs(Numbers(*(number for _ in Numbers._fields)), number, number, jax.ShapeDtypeStruct((), jnp.uint32))
     return jax.eval_shape(partial(init_state, static_of(spec)), knobs).params
 
 
@@ -38,9 +39,9 @@ def test_sweep(path):
 
 @pytest.mark.parametrize("h", NONLINEARITY)
 def test_quickstart_arguments(h):
-    alpha = "" if h == "softmax" else ",alpha=0.5"
+    alpha = ",alpha=0.5" if h in POINTWISE else ""
     spec = load_run(f"configs/quickstart.py:h={h}{alpha},patch=4,seed=7", {"train.peak_lr": 3e-4})
-    assert (spec.model.attention.h, spec.model.attention.alpha) == (h, None if h == "softmax" else 0.5)
+    assert (spec.model.attention.h, spec.model.attention.alpha) == (h, 0.5 if h in POINTWISE else None)
     assert (spec.model.patch, spec.model.image_size, spec.seed, spec.train.peak_lr) == (4, 28, 7, 3e-4)
 
 

@@ -95,7 +95,7 @@ def test_base_is_found_from_another_directory(tmp_path, monkeypatch):
         ([{"h": "relu", "gamma": 1}], "point 0 {'h': 'relu', 'gamma': 1}: config file"),
         ([{"h": "relu", "gamma": 1}], "argument 'gamma=1' is not one of h=softmax, alpha=None, patch=7"),
         ([{"h": "relu"}, {"train.peek_lr": 1.0}], "point 1 {'train.peek_lr': 1.0}: config.train.peek_lr: the key 'peek_lr' is"),
-        ([{"h": "rellu"}], "'rellu' is unknown; did you mean 'relu'? (choices: softmax, relu"),
+        ([{"h": "rellu"}], "'rellu' is unknown; did you mean 'relu'? (choices: softmax, softmax1, clipped_softmax, relu"),
         ([{"h": "relu", "alpha": "nan"}], "config.model.attention.alpha=nan is not a finite number"),
         ([{"h": "softmax", "alpha": 1.0}], "config.model.attention.alpha=1.0 has no meaning for h='softmax'"),
         ([{"variant": "nano/5", "model.image_size": 28}], "config.model.patch=5 does not divide"),
