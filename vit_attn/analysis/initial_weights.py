@@ -20,6 +20,7 @@ import numpy as np
 from etils import epy
 
 from vit_attn.ops.nonlinearity import POINTWISE, Numbers, weights
+from vit_attn.spec.resolve import DEFAULT_GAMMA
 
 with epy.lazy_imports():
     import jax
@@ -87,8 +88,8 @@ def logits(key: Array, length: int, qk_norm: str = "head") -> Float[Array, "H q 
 
 
 def row_moments(h: str, z: Float[Array, "H q k"], alpha: float) -> tuple[Array, Array]:
-    """(mean, mean square) of the weights of each query, [H, q]."""
-    w = weights(h, z, Numbers(alpha=alpha))
+    """(mean, mean square) of the weights of each query, [H, q]; clipped softmax with the gamma that configs have by default."""
+    w = weights(h, z, Numbers(alpha=alpha, gamma=DEFAULT_GAMMA))
     return w.mean(axis=-1), jnp.square(w).mean(axis=-1)
 
 

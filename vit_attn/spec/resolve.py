@@ -23,7 +23,7 @@ _TAKERS: dict[str, tuple[str, list[str], Any]] = {
     "n_hid": ("gate", ["mlp"], None),
     "pi_init": ("gate", PER_HEAD, None),
 }
-_DEFAULT_GAMMA = -0.003  # arXiv:2306.12929, table 7, without a LayerNorm of the patches
+DEFAULT_GAMMA = -0.003  # arXiv:2306.12929, table 7, without a LayerNorm of the patches
 
 
 def resolve(values: Mapping[str, Any]) -> RunSpec:
@@ -86,7 +86,7 @@ def _complete_attention(attention: AttentionSpec) -> AttentionSpec:
             f"config.model.attention.seq_layout={attention.seq_layout!r} is not possible for h={h!r}, which needs whole rows: "
             "take seq_layout from auto, gather"
         )
-    gamma = _DEFAULT_GAMMA if attention.gamma_per_length is None else None
+    gamma = DEFAULT_GAMMA if attention.gamma_per_length is None else None
     defaults = {"alpha": 1.0, "gamma": gamma, "zeta": 1.0, "gate_activation": "silu", "n_hid": 4, "pi_init": 0.5}
     filled: dict[str, Any] = {}
     for key, (chosen, takers, _) in _TAKERS.items():
