@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from vit_attn.models.gate import Gate
 from vit_attn.models.projection import Projection
 from vit_attn.ops.attend import attend
-from vit_attn.ops.choice import CPU_TILE_LOGITS, Sizes, choose_impl
+from vit_attn.ops.choice import CPU_TILE_LOGITS, KEY_BLOCK, Sizes, choose_impl
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.ops.norm import QKNorm
@@ -64,12 +64,13 @@ class Attention(nn.Module):
         return Projection(heads, (width,), self.dtype, name="out")(flat)
 
     def _form(self, length: int, keys: int, train: bool) -> Form:
+        on_cpu = jax.default_backend() == "cpu"
         return Form(
             h=self.spec.h,
             qk_norm=self.spec.qk_norm,
             dropout=self.spec.dropout if train else 0.0,
-            block=self.spec.block,
-            tile_logits=CPU_TILE_LOGITS if jax.default_backend() == "cpu" else None,
+            block=self.spec.block or (keys if on_cpu else KEY_BLOCK),
+            tile_logits=CPU_TILE_LOGITS if on_cpu else None,
             length=None if length == keys else length,
         )
 

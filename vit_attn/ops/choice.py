@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-CPU_TILE_LOGITS = 2**18  # 1 MiB of float32: stays in a core's cache
+CPU_TILE_LOGITS = 2**21  # in memory at a time: 8 MiB of float32. Rows stay whole: sums over blocks of keys cost more
+KEY_BLOCK = 512
 LONG = 1024  # keys from which L x L logits are better never whole
 
 
@@ -19,8 +20,8 @@ def choose_impl(impl: str, platform: str, dropout: float, sizes: Sizes) -> str:
     """What config.model.attention.impl stands for: `impl` itself, unless it is auto.
 
     auto: dense if there is dropout (in evaluation too). On TPU pallas, if the heads fit its lanes and the keys its memory; if
-    not, dense, and blockwise from 1024 keys on. Elsewhere blockwise: on CPU a few images at a time, so that the logits stay in
-    the cache; on GPU all of them (not measured there).
+    not, dense, and blockwise from 1024 keys on. Elsewhere blockwise: on CPU a few images or queries at a time, so that the
+    logits stay in the cache; on GPU 512 keys at a time (not measured there).
     """
     if impl != "auto":
         return impl

@@ -29,7 +29,7 @@ class AttentionSpec:
     pi_init: float | None = setting(None, knob=True, above=0, below=1)  # of linear, mlp, all_heads; None: 0.5
     dropout: float = setting(0.0, at_least=0, below=1)  # of the attention weights
     impl: str = setting("auto", choices=("auto", "dense", "blockwise", "pallas"))  # see ops.choice
-    block: int = setting(512, at_least=1)  # keys that blockwise takes at a time
+    block: int | None = setting(None, at_least=1)  # keys that blockwise takes at a time; None: 512, and all of them on CPU
     seq_layout: str = setting("auto", choices=("auto", "gather", "queries", "ring"))  # see parallel.sequence
 
 
