@@ -1,6 +1,6 @@
 """One attention without its projections: ours, flax's, jax.nn's and, where torch is installed, torch's.
 
-    python -m benchmarks.attention [--L 49,196,784,3136,12544] [--pairs 5] [--block 512] [--tile-logits 262144]
+    python -m benchmarks.attention [--L 49,196,784,3136,12544] [--pairs 5] [--block 512] [--tile-logits 2097152]
 
 float32, H = 6 heads of d = 64, qk-layernorm off, batch = 12544 / L (at least 1): 12544 tokens a call at every L. Inputs are
 [B, L, H, d] for jax, [B, H, L, d] for torch: each the layout that it computes in. "backward" is forward and backward: the
@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--L", default="49,196,784,3136,12544", help="numbers of keys")
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
-    parser.add_argument("--block", type=int, default=Form.block, help="keys that blockwise takes at a time")
+    parser.add_argument("--block", type=int, default=2**30, help="keys that blockwise takes at a time; as on CPU: all")
     parser.add_argument("--tile-logits", type=int, default=CPU_TILE_LOGITS, help="logits that it has in memory at a time")
     parser.add_argument("--rise-of", help=argparse.SUPPRESS)
     parser.add_argument("--backward", type=int, help=argparse.SUPPRESS)
