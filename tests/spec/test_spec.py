@@ -101,3 +101,11 @@ def test_published_sizes(variant, sizes):
 def test_flat_names():
     assert flat(RunSpec())["model.attention.h"] == "softmax"
     assert len(flat(RunSpec())) == len(list(leaves(RunSpec())))
+
+
+@pytest.mark.parametrize("key", ["qk_norm", "gate", "alpha_learned"])
+def test_none_is_a_choice_where_it_is_one(key):
+    """--config.model.attention.gate=none is read as None."""
+    config = "configs/quickstart.py:h=relu"
+    spec = load_run(config, {f"model.attention.{key}": literal("none")})
+    assert getattr(spec.model.attention, key) == "none"

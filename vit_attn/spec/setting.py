@@ -47,6 +47,8 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
                 raise UserError(f"{where}={value!r} must be a section with the keys {', '.join(_names(hint))}")
             read[key] = build(hint, value, where)
         else:
+            if value is None and "none" in fields[key].metadata.get("choices", ()):
+                value = "none"  # a choice of that name: the command line reads the word as None
             read[key] = _checked(where, _typed(where, hint, value), fields[key].metadata)
     return cls(**read)
 
