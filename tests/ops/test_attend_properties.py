@@ -1,87 +1,37 @@
-"""What must hold for attention whatever the numbers are: symmetries, identities between forms, exact zeros, extreme logits.
-
-Queries, keys and values are small whole numbers and d = 4: logits are exact multiples of a half, so that ties and kinks (relu
-at 0, relu6 at 6) are met often, and met alike by programs that sum in another order. Each h compiles once for each of HOW.
-"""
+"""What must hold for attention whatever the numbers are: symmetries, identities between forms, exact zeros."""
 
 import math
-from functools import partial
 
 import attention_oracle as oracle
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from attention_problems import (
+    DIRECTION,
+    OTHER_BLOCKS,
+    B,
+    D,
+    H,
+    K,
+    Q,
+    assert_near,
+    attended_64,
+    every_h,
+    every_how,
+    few,
+    more,
+    problems,
+    run,
+    weights_64,
+    whole,
+)
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vit_attn.ops.attend import attend
 from vit_attn.ops.form import Form
-from vit_attn.ops.nonlinearity import NONLINEARITY, POINTWISE, ROWWISE, Numbers
-
-B, Q, K, H, D = 2, 67, 11, 2, 4
-HOW = {
-    "dense": ("dense", {}),
-    "blocks": ("blockwise", {"block": 4}),  # of keys: two and a rest
-    "tiles": ("blockwise", {"block": K, "tile_logits": 64}),  # of queries: one of 64 and a rest; one image after the other
-}
-OTHER_BLOCKS = {"relu": [(1, None), (64, None)], "clipped_softmax": [(5, 64)]}
-DIRECTION = np.cos(np.arange(B * Q * H * D, dtype=np.float32)).reshape(B, Q, H, D)  # d_out, if it does not matter
-NO_MASK = np.zeros((B, H, Q, K), np.float32)
-
-few = settings(max_examples=3, deadline=None, derandomize=True, database=None)  # of each h and each of HOW
-more = settings(few, max_examples=10)
-every_h = pytest.mark.parametrize("h", NONLINEARITY)
-every_how = pytest.mark.parametrize("how", HOW)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _run(form, impl, q, k, v, d_out, numbers, mask):
-    out, pull = jax.vjp(lambda *x: attend(*x, form, numbers, impl=impl, mask=mask), q, k, v)
-    return out, *pull(d_out)
-
-
-def run(h, how, q, k, v, mask=NO_MASK, d_out=DIRECTION, **numbers):
-    """[out, d_q, d_k, d_v] as numpy arrays. `how` is a name of HOW or (block, tile_logits)."""
-    impl, options = HOW[how] if isinstance(how, str) else ("blockwise", {"block": how[0], "tile_logits": how[1]})
-    numbers = {"alpha": np.ones(H), "gamma": 0.0, "zeta": 1.0} | numbers
-    numbers = Numbers(**{name: np.asarray(value, np.float32) for name, value in numbers.items()})
-    return [np.array(x) for x in _run(Form(h=h, **options), impl, q, k, v, d_out, numbers, mask)]
-
-
-def whole(rng, tokens, low=-2, high=2):
-    return rng.integers(low, high + 1, (B, tokens, H, D)).astype(np.float32)
-
-
-@st.composite
-def problems(draw):
-    """(q, k, v, rest): `rest` are the other arguments of `run`, with masks from empty to almost full."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shown = rng.random(NO_MASK.shape) >= draw(st.sampled_from([0.0, 0.3, 0.9]))
-    alpha = draw(st.lists(st.sampled_from([-0.5, 0.0, 0.5, 1.0, 2.0]), min_size=H, max_size=H))
-    gamma, zeta = draw(st.sampled_from([(0.0, 1.0), (-0.03, 1.0), (-0.11, 1.0), (0.0, 1.07), (-0.11, 1.07)]))
-    rest = {"mask": np.where(shown, 0.0, -np.inf).astype(np.float32), "alpha": alpha, "gamma": gamma, "zeta": zeta}
-    return whole(rng, Q), whole(rng, K), whole(rng, K), rest
-
-
-def weights_64(h, q, k, mask=NO_MASK, alpha=(1.0,) * H, **clip):
-    """The weights [B, H, q, k] from the formulas; a row without a key is zero."""
-    z, hidden = np.einsum("bqhd,bkhd->bhqk", q, k, dtype=np.float64) / math.sqrt(D), mask == -np.inf
-    if h in ROWWISE:
-        hidden = hidden & ~hidden.all(-1, keepdims=True)
-        w = oracle.weights(h, np.where(hidden, -np.inf, z), **clip)
-        return np.where(mask.max(-1, keepdims=True) == -np.inf, 0.0, w)
-    return np.where(hidden, 0.0, oracle.weights(h, z, np.asarray(alpha, np.float64)[:, None, None]))
-
-
-def attended_64(h, q, k, v, **rest):
-    return np.einsum("bhqk,bkhd->bqhd", weights_64(h, q, k, **rest), v)
-
-
-def assert_near(got, want, within=3e-6):
-    """Each array to `within` of its largest number, or of 1."""
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=within * max(1.0, np.abs(other).max()))
+from vit_attn.ops.nonlinearity import NONLINEARITY, POINTWISE, Numbers
 
 
 @every_h
@@ -237,81 +187,3 @@ def test_sigmoid_bias_is_sigmoid_of_logits_less_log_of_length(how, problem):
     q, k, v, rest = problem
     shifted = rest | {"mask": rest["mask"] - np.float32(math.log(K)), "alpha": np.zeros(H)}
     assert_near(run("sigmoid_bias", how, q, k, v, **rest), run("sigmoid", how, q, k, v, **shifted))
-
-
-@every_h
-@every_how
-@few
-@given(seed=st.integers(0, 99))
-def test_logits_of_ten_thousand(h, how, seed):
-    """Logits of +-1e4 and, for softmax, ties between the largest."""
-    rng = np.random.default_rng(seed)
-    sign = rng.choice(np.float32([-1, 1]), (2, B, Q, H, 1))
-    q, k, v = sign[0] * np.full(D, 100.0, np.float32), sign[1, :, :K] * np.full(D, 50.0, np.float32), whole(rng, K)
-    got = run(h, how, q, k, v, alpha=np.ones(H))
-    assert all(np.isfinite(x).all() for x in got)
-    with np.errstate(over="ignore"):
-        want = attended_64(h, q, k, v)
-    assert_near(got[:1], [want])
-
-
-@every_h
-@every_how
-@few
-@given(level=st.sampled_from([-30.0, 0.0, 0.5, 6.0, 30.0]), seed=st.integers(0, 99))
-def test_equal_logits(h, how, level, seed):
-    """Every key weighs the same: the output is a multiple of the mean of the values, the same one for all queries."""
-    v = whole(np.random.default_rng(seed), K)
-    q, k = np.full((B, Q, H, D), 1.0, np.float32), np.full((B, K, H, D), level / 2, np.float32)
-    got = run(h, how, q, k, v, gamma=-0.03)
-    assert all(np.isfinite(x).all() for x in got)
-    one = weights_64(h, q, k, gamma=-0.03)[0, 0, 0, 0]
-    assert_near(got[:1], [np.broadcast_to(one * v.sum(1, keepdims=True), got[0].shape)])
-
-
-@every_h
-@every_how
-@few
-@given(problem=problems(), rows=st.sets(st.integers(0, Q - 1), min_size=1))
-def test_a_row_that_sees_no_key(h, how, problem, rows):
-    """Zeros come out, no gradient goes in, and keys and values learn from the other rows as if it were not there."""
-    q, k, v, rest = problem
-    rows = sorted(rows)
-    rest["mask"][:, :, rows] = -np.inf
-    out, d_q, d_k, d_v = run(h, how, q, k, v, **rest)
-    assert not out[:, rows].any()
-    assert not d_q[:, rows].any()
-    silent = DIRECTION.copy()
-    silent[:, rows] = 0
-    assert_near([out, d_q, d_k, d_v], run(h, how, q, k, v, **rest | {"d_out": silent}))
-    assert all(np.isfinite(x).all() for x in (out, d_q, d_k, d_v))
-
-
-@every_h
-@every_how
-@few
-@given(problem=problems(), row=st.integers(0, Q - 1))
-def test_nan_stays_in_its_row(h, how, problem, row):
-    """And it shows there: no form hides it. All other rows keep every bit."""
-    q, k, v, rest = problem
-    rest["mask"][0, 0, row, 0] = 0.0  # it sees a key
-    clean = run(h, how, q, k, v, **rest)
-    q[0, row, 0, 1] = np.nan
-    out, d_q, *_ = run(h, how, q, k, v, **rest)
-    assert np.isnan(out[0, row, 0]).all()
-    for got, want in zip((out, d_q), clean[:2], strict=True):
-        want[0, row, 0] = got[0, row, 0]
-        np.testing.assert_array_equal(got, want)
-
-
-@every_how
-@pytest.mark.parametrize("alpha", [1, 5])
-def test_float16_holds_neither_the_weights_nor_the_scaled_gradient(how, alpha):
-    """relu2 of 288 is 82944 > 65504, the output 41472. L^-5 d_out is 1e-7, where float16 has one digit; gradients are not."""
-    q, k, v = (np.full((B, n, H, D), value, np.float16) for n, value in ((Q, 12), (K, 12), (K, 0.5)))
-    got = run("relu2", how, q, k, v, d_out=np.full((B, Q, H, D), 2.0**-6, np.float16), alpha=[alpha] * H)
-    assert all(x.dtype == np.float16 for x in got)
-    d_s = 2 * 288 / 2 * 2.0**-6 * 4 * 0.5
-    want = [82944 * 0.5 * K, d_s * 12 * K, d_s * 12 * Q, 82944 * 2.0**-6 * Q]
-    for x, number in zip(got, want, strict=True):
-        np.testing.assert_allclose(x.astype(np.float64), number * float(K) ** -alpha, rtol=2e-3)
