@@ -7,8 +7,14 @@ from jaxtyping import Float32, Int32, UInt8
 
 
 class Batch(TypedDict):
-    """Decoded images of one size, their labels, and which of them count (padding does not: mask 0)."""
+    """Decoded images of one size and their labels.
+
+    `labels` has room for K labels an image; -1 stands for none. In training, `index` (in the split) and `epoch` say which
+    examples these are; in evaluation, `mask` says which rows count (padding does not: 0).
+    """
 
     image: UInt8[np.ndarray, "B Y X 3"]
-    label: Int32[np.ndarray, "B"]
+    labels: Int32[np.ndarray, "B K"]
+    index: NotRequired[Int32[np.ndarray, "B"]]
+    epoch: NotRequired[Int32[np.ndarray, "B"]]
     mask: NotRequired[Float32[np.ndarray, "B"]]

@@ -52,6 +52,8 @@ class ModelSpec:
     patch_norm: str = setting("none", choices=("none", "patches", "tokens"))  # LayerNorm of the embedded patches, before or
     # after positions and CLS (arXiv:2306.12929, table 7, does not say which)
     layer_scale: float | None = setting(None, above=0)  # initial value of a factor a channel on each residual branch
+    drop_path: float = setting(0.0, at_least=0, below=1)  # probability that the last block's branches are left out for an image
+    # in training; it grows linearly from 0 in the first block (arXiv:1603.09382, as timm)
     dtype: str = setting("float32", choices=("float32", "bfloat16"))  # of the computation; parameters are float32
     attention: AttentionSpec = AttentionSpec()
 

@@ -7,7 +7,7 @@ from typing import Any
 from vit_attn.ops.nonlinearity import POINTWISE, ROWWISE
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import AttentionSpec, ModelSpec
-from vit_attn.spec.run import RunSpec
+from vit_attn.spec.run import RunSpec, TrainSpec
 from vit_attn.spec.setting import build
 from vit_attn.spec.variants import parse_variant
 
@@ -23,6 +23,7 @@ _TAKERS: dict[str, tuple[str, list[str], Any]] = {
     "n_hid": ("gate", ["mlp"], None),
     "pi_init": ("gate", PER_HEAD, None),
 }
+DEFAULT_STEPS = 10_000
 DEFAULT_GAMMA = -0.003  # arXiv:2306.12929, table 7, without a LayerNorm of the patches
 
 
@@ -32,7 +33,31 @@ def resolve(values: Mapping[str, Any]) -> RunSpec:
     Raises UserError for an unknown key, a wrong type, a value out of bounds or an impossible combination.
     """
     spec = build(RunSpec, values)
-    return dataclasses.replace(_checked(spec), model=_complete(spec.model))
+    return dataclasses.replace(_checked(spec), model=_complete(spec.model), train=_complete_train(spec.train))
+
+
+def _complete_train(train: TrainSpec) -> TrainSpec:
+    """Fills in the number of steps."""
+    steps = train.steps
+    if train.epochs is not None:
+        if train.epoch_images is None:
+            raise UserError(
+                f"config.train.epochs={train.epochs} needs config.train.epoch_images: the images of the training split"
+            )
+        steps = int(train.epochs * train.epoch_images // train.batch_images)
+        if train.steps not in (0, steps):
+            raise UserError(
+                f"config.train.steps={train.steps} and config.train.epochs={train.epochs} ({steps} steps) are two ways to say how "
+                "long: set config.train.epochs=none, or leave the steps out"
+            )
+        if not steps:
+            raise UserError(
+                f"config.train.epochs={train.epochs} of {train.epoch_images} images make no step of {train.batch_images}"
+            )
+    steps = steps or DEFAULT_STEPS
+    if train.warmup_steps >= steps:
+        raise UserError(f"config.train.warmup_steps={train.warmup_steps} must be less than config.train.steps={steps}")
+    return dataclasses.replace(train, steps=steps)
 
 
 def _complete(model: ModelSpec) -> ModelSpec:
@@ -107,10 +132,6 @@ def _checked(spec: RunSpec) -> RunSpec:
         raise UserError(
             f"config.mesh.seq={mesh.seq} knows no attention dropout: set config.model.attention.dropout="
             f"{spec.model.attention.dropout} to 0, or config.mesh.seq to 1"
-        )
-    if spec.train.warmup_steps >= spec.train.steps:
-        raise UserError(
-            f"config.train.warmup_steps={spec.train.warmup_steps} must be less than config.train.steps={spec.train.steps}"
         )
     padding, side = spec.data.crop_padding, spec.model.image_size
     if padding >= side:

@@ -9,27 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vit_attn.ops.nonlinearity import Numbers
+from vit_attn.spec.data import DataSpec
+from vit_attn.spec.evals import EvalSpec, EvaluatorSpec, evaluator_spec
 from vit_attn.spec.model import MODEL, ModelSpec
 from vit_attn.spec.setting import setting
-
-EMBEDDED = "embedded"  # data.data_dir: the data sets inside the package
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A data set prepared by TFDS in array_record format, and how its images reach the model."""
-
-    name: str = "fashion_mnist_12k"
-    version: str | None = None  # None: the newest one that is prepared
-    data_dir: str | None = EMBEDDED  # None: TFDS's default directory ($TFDS_DATA_DIR or ~/tensorflow_datasets)
-    train_split: str = "train"
-    image_key: str = "image"
-    label_key: str = "label"
-    seed: int = setting(0, at_least=0, below=2**32)  # order and augmentation; the same for every member of a pack
-    crop_padding: int = setting(0, at_least=0)  # pixels of reflection around the image before a random crop; 0: no crop
-    flip: bool = False  # left-right, with probability 1/2
-    threads: int = setting(2, at_least=1)  # that decode images
-    prefetch_batches: int = setting(4, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -37,25 +20,24 @@ class TrainSpec:
     """Loss, optimizer and schedule, as big_vision's `scale_by_adam` recipes."""
 
     loss: str = setting("softmax_xent", choices=("softmax_xent", "sigmoid_xent"))
+    label_smoothing: float = setting(0.0, at_least=0, below=1)  # mass that is spread over all classes
     batch_images: int = setting(1024, at_least=1)
-    steps: int = setting(10_000, at_least=1)
+    steps: int = setting(0, at_least=0)  # 0: epochs * epoch_images // batch_images, or 10,000
+    epochs: float | None = setting(None, above=0)
+    epoch_images: int | None = setting(None, at_least=1)  # in the training split; needed with epochs
     warmup_steps: int = setting(0, at_least=0)
+    warmup_start: float = setting(0.0, at_least=0, at_most=1)  # where the warm-up begins, as a fraction of the peak
+    floor: float = setting(0.0, at_least=0, at_most=1)  # where the cosine ends, as a fraction of the peak
+    cosine_from: str = setting(
+        "warmup", choices=("warmup", "start")
+    )  # its first step: behind the warm-up (big_vision), or 0 (timm)
     peak_lr: float = setting(1e-3, knob=True, at_least=0)
     weight_decay: float = setting(1e-4, knob=True, at_least=0)  # decoupled, kernels only, not multiplied by the learning rate
-    clip_norm: float = setting(1.0, above=0)  # global norm of the gradients
+    clip_norm: float | None = setting(1.0, above=0)  # global norm of the gradients; None: not clipped
     adam_b1: float = setting(0.9, at_least=0, below=1)
     adam_b2: float = setting(0.999, at_least=0, below=1)
     adam_eps: float = setting(1e-8, above=0)
     adam_mu_dtype: str = setting("bfloat16", choices=("float32", "bfloat16"))
-
-
-@dataclass(frozen=True)
-class EvalSpec:
-    """The validation split: every image is counted once, every `steps` steps and at the end (0: only at the end)."""
-
-    split: str = "validation"
-    steps: int = setting(0, at_least=0)
-    batch_images: int = setting(1000, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -84,6 +66,7 @@ class RunSpec:
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     eval: EvalSpec = EvalSpec()
+    evals: dict[str, EvaluatorSpec] = dataclasses.field(default_factory=dict, metadata={"kind": evaluator_spec})
     loop: LoopSpec = LoopSpec()
     mesh: MeshSpec = MeshSpec()
 

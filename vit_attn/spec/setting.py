@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from vit_attn.spec.errors import UserError, unknown
@@ -43,9 +43,9 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
     for key, value in values.items():
         where, hint = f"{path}.{key}", hints[key]
         if hasattr(hint, "__dataclass_fields__"):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{where}={value!r} must be a section with the keys {', '.join(_names(hint))}")
-            read[key] = build(hint, value, where)
+            read[key] = build(hint, _section(where, value, _names(hint)), where)
+        elif "kind" in fields[key].metadata:
+            read[key] = _named(where, value, fields[key].metadata["kind"])
         else:
             if value is None and "none" in fields[key].metadata.get("choices", ()):
                 value = "none"  # a choice of that name: the command line reads the word as None
@@ -53,12 +53,33 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
     return cls(**read)
 
 
+def _named(where: str, value: Any, kind: Callable[[Any, str], type[Any]]) -> dict[str, Any]:
+    """A section of sections under free names, each of the dataclass that `kind` sees in it. None in place of one: not there."""
+    sections = _section(where, value, ("a name of your own",))
+    read = {}
+    for name, inner in sections.items():
+        if inner is not None:
+            path = f"{where}.{name}"
+            read[name] = build(kind(_section(path, inner, ("type",)), path), inner, path)
+    return read
+
+
+def _section(where: str, value: Any, keys: Iterable[str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r} must be a section with the keys {', '.join(keys)}")
+    return value
+
+
 def _names(cls: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(cls)]
 
 
 def _typed(where: str, hint: Any, value: Any) -> Any:
-    """`value` as the type that the annotation asks for; the only conversion is from int to float."""
+    """`value` as the type that the annotation asks for; int becomes float, and a list a tuple."""
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}={value!r} is of type {type(value).__name__}, but a list is needed")
+        return tuple(_typed(f"{where}[{i}]", typing.get_args(hint)[0], item) for i, item in enumerate(value))
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and types.NoneType in options:
         return None

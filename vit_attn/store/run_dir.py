@@ -158,7 +158,7 @@ def file_lock(path: Path, held: str, wait_seconds: float = 0.0) -> Iterator[None
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """ "config.seed: 0 there, 1 here" for every setting in which two runs differ."""
-    there, here = flat(old), flat(new)
+    there, here = flat(old), flat(json.loads(json.dumps(new)))  # tuples are lists in a file
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
 
