@@ -1,112 +1,132 @@
-"""Batches for the device, read and decoded ahead by threads. All follows from the position: no state to save."""
+"""Batches for the device, read and decoded ahead by workers. All follows from their numbers: no state to save."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import grain
 import numpy as np
 
 from vit_attn.data.batch import Batch
-from vit_attn.data.order import example_at
-from vit_attn.data.preprocess import decode
-from vit_attn.data.source import Source
+from vit_attn.data.passes import Pass
+from vit_attn.data.pixels import OwnPixels, SharedPixels, reader_and_pixels
+from vit_attn.data.readers import PassReader, Reader, Rows, TrainReader
+from vit_attn.data.sources.source import Source
+from vit_attn.data.workers import Job, Workers, WorkersDieError
+from vit_attn.spec.data import DataSpec
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec
 
-PIECE_IMAGES = 64  # what a thread decodes in one go: several threads share a batch, so that the first one comes soon
+PIECE_IMAGES = 64  # what a worker decodes in one go: several share a batch, so that the first one comes soon
 ENDLESS = 2**40  # batches
 
 
-class Batches(Iterator[Batch]):
-    """An iterator over batches that reads ahead, from the moment it is made; `close` ends that (so does garbage collection)."""
+@dataclass
+class Reading:
+    """What reading has cost so far. `seconds` are the workers', all together."""
 
-    def __init__(self, pieces: grain.MapDataset[Batch], pieces_per_batch: int, threads: int, prefetch_batches: int) -> None:
-        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch_batches * pieces_per_batch)
-        self._pieces = iter(pieces.to_iter_dataset(ahead))
-        self._pieces_per_batch = pieces_per_batch
-        self._pieces.start_prefetch()
+    images: int = 0
+    bad: int = 0
+    seconds: float = 0.0
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches that reads ahead, from the moment it is made. `close` ends that."""
+
+    def __init__(
+        self, reader: Reader, rows: Sequence[int], numbers: range, image_size: int, data: DataSpec, workers: Workers
+    ) -> None:
+        shape = (len(rows), image_size, image_size, 3)
+        self.reading = Reading()
+        self._data, self._workers, self._numbers = data, workers, iter(numbers)
+        self._examples, self._name = len(reader.source), reader.source.name
+        self._pieces = [(at, rows[at : at + PIECE_IMAGES]) for at in range(0, len(rows), PIECE_IMAGES)]
+        ahead = max(1, min(data.prefetch_batches, data.prefetch_bytes // max(math.prod(shape), 1)))
+        self._pixels = SharedPixels(reader, shape, ahead) if workers.processes else OwnPixels(reader, shape)
+        self._ahead: deque[tuple[np.ndarray, list[Job]]] = deque()
+        for _ in range(ahead):
+            self._start_next()
 
     def __next__(self) -> Batch:
         """The next batch. Raises UserError for an image that cannot be decoded and for a label that is out of range."""
-        pieces = list(islice(self._pieces, self._pieces_per_batch))
-        if not pieces:
+        if not self._ahead:
             raise StopIteration
-        return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}  # type: ignore[return-value]
+        array, jobs = self._ahead.popleft()
+        parts = [self._result(job) for job in jobs]
+        image = self._pixels.give_back(array)
+        self._start_next()
+        for part in parts:
+            self.reading.bad += part.bad
+            self.reading.seconds += part.seconds
+        self.reading.images += len(image)
+        self._check_bad()
+        columns = {key: np.concatenate([part.columns[key] for part in parts]) for key in parts[0].columns}
+        return {"image": image, **columns}  # type: ignore[typeddict-item]
 
     def close(self) -> None:
-        """Drops what was read ahead and lets the threads end, after the images that they have in hand."""
-        self._pieces.close()
+        """Drops what was read ahead."""
+        for _, jobs in self._ahead:
+            for job in jobs:
+                job.cancel()
+        self._ahead.clear()
+        self._pixels.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def _check_bad(self) -> None:
+        """Raises UserError when more than max_bad_share of the images read, or of the split if that is more, are bad."""
+        bad, most = self.reading.bad, self._data.max_bad_share * max(self.reading.images, self._examples)
+        if bad > most:
+            raise UserError(
+                f"{bad} images of {self._name} could not be decoded, which is more than config.data.max_bad_share="
+                f"{self._data.max_bad_share} of them: look at the data set, or raise it"
+            )
+
+    def _start_next(self) -> None:
+        number = next(self._numbers, None)
+        if number is None:
+            return
+        given, array = self._pixels.take()
+        jobs = [self._workers.submit(_work, given, number, at, rows) for at, rows in self._pieces]
+        self._ahead.append((array, jobs))
+
+    def _result(self, job: Job) -> Rows:
+        seconds = 2 * self._data.timeout_seconds  # a source gives up after half of that, with a better message
+        try:
+            return job.result(seconds)
+        except TimeoutError:
+            raise UserError(
+                f"no data came for {seconds:.0f} s: is the file system of config.data.data_dir reachable? "
+                "(config.data.timeout_seconds is half of how long is waited)"
+            ) from None
+        except WorkersDieError as error:
+            raise UserError(f"{error}: is there memory for config.data.workers={self._workers.processes}?") from error
 
 
-def train_batches(spec: RunSpec, source: Source, start_step: int, shard: tuple[int, int] = (0, 1)) -> Batches:
-    """Endless batches {"image", "label"}, from that of step `start_step` on.
+def train_batches(
+    spec: RunSpec, source: Source, start_step: int, workers: Workers, rows: Sequence[int] | None = None
+) -> Batches:
+    """Endless batches {"image", "labels", "epoch", "index"}, from that of step `start_step` on.
 
-    Step s takes the positions s*B ... (s+1)*B - 1 of the order, B = config.train.batch_images. Host p of P, `shard` = (p, P),
-    gets its contiguous part of each batch. Raises UserError for a bad image or label, naming the example.
+    Step s takes the positions s*B ... (s+1)*B - 1 of the order, B = config.train.batch_images; this host gets the given rows of
+    each batch (None: all).
     """
-    batch_images = spec.train.batch_images
-
-    def piece(step: int, rows: range) -> Batch:
-        positions = range(step * batch_images + rows.start, step * batch_images + rows.stop)
-        return _load(spec, source, [example_at(position, spec.data.seed, len(source)) for position in positions])
-
-    return _read_ahead(spec, piece, _host_rows(batch_images, shard), range(start_step, ENDLESS))
+    batch_images, size = spec.train.batch_images, spec.model.image_size
+    reader = TrainReader(source, spec.data, batch_images, size, spec.model.num_classes)
+    mine = range(batch_images) if rows is None else rows
+    return Batches(reader, mine, range(start_step, ENDLESS), size, spec.data, workers)
 
 
-def eval_batches(spec: RunSpec, source: Source, shard: tuple[int, int] = (0, 1)) -> Batches:
-    """Every example once, in order: batches {"image", "label", "mask"} of config.eval.batch_images over all hosts.
+def pass_batches(data: DataSpec, one: Pass, workers: Workers, rows: Sequence[int] | None = None) -> Batches:
+    """Every example of a pass once, in order: batches {"image", "labels", "mask"} of `one.batch_images` over all hosts.
 
     The last batch is filled up with zeros, mask 0; so all hosts get the same number of batches, of the same size.
-    Raises UserError for a bad image or label, naming the example.
     """
-    batch_images, length = spec.eval.batch_images, len(source)
-
-    def piece(number: int, rows: range) -> Batch:
-        start, stop = (min(number * batch_images + row, length) for row in (rows.start, rows.stop))
-        loaded = _load(spec, source, range(start, stop))
-        padding = len(rows) - (stop - start)
-        mask = np.ones(stop - start, np.float32)
-        return {
-            "image": np.pad(loaded["image"], ((0, padding), (0, 0), (0, 0), (0, 0))),
-            "label": np.pad(loaded["label"], (0, padding)),
-            "mask": np.pad(mask, (0, padding)),
-        }
-
-    return _read_ahead(spec, piece, _host_rows(batch_images, shard), range(math.ceil(length / batch_images)))
+    numbers = range(math.ceil(len(one.indices) / one.batch_images))
+    mine = range(one.batch_images) if rows is None else rows
+    return Batches(PassReader(one, data), mine, numbers, one.view.image_size, data, workers)
 
 
-def _host_rows(batch_images: int, shard: tuple[int, int]) -> range:
-    """The rows of each batch that host p of P holds."""
-    p, P = shard
-    return range(p * batch_images // P, (p + 1) * batch_images // P)
-
-
-def _read_ahead(spec: RunSpec, load: Callable[[int, range], Batch], rows: range, batches: range) -> Batches:
-    """`load(batch, rows)` for all of `batches`, by threads, in pieces."""
-    pieces = [rows[at : at + PIECE_IMAGES] for at in range(0, len(rows), PIECE_IMAGES)] or [rows]
-    per_batch = len(pieces)
-    numbers = grain.MapDataset.range(batches.start * per_batch, batches.stop * per_batch)
-    loaded = numbers.map(lambda number: load(number // per_batch, pieces[number % per_batch]))
-    return Batches(loaded, per_batch, spec.data.threads, spec.data.prefetch_batches)
-
-
-def _load(spec: RunSpec, source: Source, indices: Sequence[int]) -> Batch:
-    """The decoded examples at `indices` of the split."""
-    size, num_classes = spec.model.image_size, spec.model.num_classes
-    images = np.empty((len(indices), size, size, 3), np.uint8)
-    labels = np.empty(len(indices), np.int32)
-    for row, index in enumerate(indices):
-        try:
-            example = source[index]
-            images[row] = decode(example["image"], size)
-        except Exception as error:  # array_record and Pillow raise many kinds
-            raise UserError(f"{source.where(index)} cannot be decoded: {error}") from error
-        if not 0 <= example["label"] < num_classes:
-            label = example["label"]
-            raise UserError(f"{source.where(index)} has the label {label}, but config.model.num_classes={num_classes}")
-        labels[row] = example["label"]
-    return {"image": images, "label": labels}
+def _work(given: Any, number: int, at: int, rows: Sequence[int]) -> Rows:
+    """In a worker: the rows `rows` of batch `number`, whose pixels begin at place `at` of this host's part."""
+    reader, pixels = reader_and_pixels(given)
+    return reader(number, rows, pixels[at : at + len(rows)])

@@ -1,28 +1,65 @@
-"""Accuracy and loss over a split, every image counted once."""
+"""Top-1, top-5 and loss over a split: every image that has a label counts once, and any of its labels is a hit."""
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
+from vit_attn.evals.evaluator import Evaluator, Outputs, complete, open_split, whole_pass
 from vit_attn.models.vit import ViT
-from vit_attn.ops.augment import normalize
-from vit_attn.spec.run import Knobs, RunSpec
-from vit_attn.train.losses import LOSSES
+from vit_attn.ops.augment.pixels import normalize
+from vit_attn.spec.data import SetSpec
+from vit_attn.spec.evals import ClassificationSpec
+from vit_attn.spec.run import Knobs, RunSpec, static_of
+from vit_attn.train.losses import LOSSES, multi_hot
 
 
-def sums(spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
-    """Sums over one batch (image, label, mask) of what `means` divides; they add up over batches, devices and hosts."""
-    labels, mask = batch["label"], batch["mask"]
+def classification(spec: RunSpec, prefix: str, own: ClassificationSpec) -> Evaluator:
+    steps = spec.eval.steps if own.steps is None else own.steps
+    return on_split(spec, prefix, complete(spec, own.data), steps, f"config.evals.{prefix}.data")
+
+
+def validation(spec: RunSpec) -> Evaluator:
+    """config.eval: what every run has, under the name `val`."""
+    return on_split(spec, "val", spec.data.split(spec.eval.split), spec.eval.steps, "config.data")
+
+
+def on_split(spec: RunSpec, prefix: str, data: SetSpec, steps: int, where: str) -> Evaluator:
+    source = open_split(spec, data, spec.model.num_classes, where)
+    max_labels = data.max_labels or 1
+    one = whole_pass(spec, source, max_labels, spec.model.num_classes)
+    program, compute = f"classification of {max_labels}", partial(outputs, static_of(spec))
+    return Evaluator(prefix, steps, program, compute, {"split": one}, partial(metrics, prefix))
+
+
+def outputs(spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array]) -> dict[str, Float[Array, "B"]]:
+    """For each image: does it count, is the best, is one of the five best logits one of its labels, and its loss."""
     logits, _ = ViT(spec.model).apply({"params": params}, normalize(batch["image"]), knobs.attention)
-    loss = LOSSES[spec.train.loss](logits, jax.nn.one_hot(labels, spec.model.num_classes))
-    hits = jnp.argmax(logits, axis=-1) == labels
-    return {"accuracy": jnp.sum(hits * mask), "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "images": jnp.sum(mask)}
+    targets = multi_hot(batch["labels"], spec.model.num_classes)
+    best = jax.lax.top_k(logits, min(5, spec.model.num_classes))[1]
+    hits = jnp.take_along_axis(targets, best, axis=-1) > 0
+    return {
+        "counts": counts(batch["labels"], batch["mask"]).astype(jnp.float32),
+        "accuracy": hits[:, 0].astype(jnp.float32),
+        "top5": hits.any(axis=-1).astype(jnp.float32),
+        "loss": LOSSES[spec.train.loss](logits, targets),
+    }
 
 
-def means(parts: list[dict[str, Any]]) -> dict[str, float]:
-    """{"val/accuracy", "val/loss", "val/images"} from the sums of every batch of the split."""
-    totals = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
-    images = totals["images"]
-    return {"val/accuracy": totals["accuracy"] / images, "val/loss": totals["loss"] / images, "val/images": images}
+def counts(labels: Int[Array, "B K"], mask: Float[Array, "B"]) -> Bool[Array, "B"]:
+    """An image counts unless it is padding or has no label."""
+    return (mask > 0) & (labels >= 0).any(axis=-1)
+
+
+def metrics(prefix: str, passes: dict[str, list[Outputs]]) -> dict[str, float]:
+    """Means over the images that count; summed exactly, so that the size of the batches does not matter."""
+    batches = passes["split"]
+    columns = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    counted = columns.pop("counts") > 0
+    images = int(counted.sum())
+    means = {f"{prefix}/{key}": math.fsum(column[counted]) / max(images, 1) for key, column in columns.items()}
+    return means | {f"{prefix}/images": float(images)}

@@ -22,11 +22,12 @@ class Member:
     state: State
     start: int  # the step it was restored at; 0 for a fresh one
     train_seconds: float  # its share of the pack's training time, over all restarts
+    bad_images: int  # that were skipped until then
     checkpoints: Checkpoints
     log: MetricsLog
     newest: dict[str, float] = field(default_factory=dict)  # metrics, each as last seen
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, bad_images: int) -> None:
         """Starts saving, unless this step is on the disk. Returns before it is finished."""
         if step not in self.checkpoints.steps():
             info = {
@@ -34,6 +35,7 @@ class Member:
                 "step": step,
                 "examples": step * self.spec.train.batch_images,
                 "train_seconds": self.train_seconds,
+                "bad_images": bad_images,
             }
             self.checkpoints.save(step, self.state, info)
 
@@ -61,16 +63,16 @@ class Member:
 def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints) -> Member:
     """The member as its newest good checkpoint has it, or a fresh one if there is none."""
     knobs = program.knobs(knobs_of(spec))
-    start, seconds = 0, 0.0
+    start, info = 0, {"train_seconds": 0.0, "bad_images": 0}
     if checkpoints.steps():
         start, state, info = _restore(run_dir, spec, program, checkpoints)
-        seconds = float(info["train_seconds"])
     else:
         state = program.init(knobs)
     hparams = {key: value for key, value in flat(spec).items() if value is not None}
     log = MetricsLog(run_dir, start, hparams)
     newest = {key: value for row in run_dir.metrics() for key, value in row.items() if key != "step"}
-    member = Member(run_dir, spec, knobs, state, start, seconds, checkpoints, log, newest)
+    seconds, bad = float(info["train_seconds"]), int(info["bad_images"])
+    member = Member(run_dir, spec, knobs, state, start, seconds, bad, checkpoints, log, newest)
     member._status("running", start)
     return member
 

@@ -1,6 +1,6 @@
 """The compiled functions of one pack: same spec but for the knobs, same mesh, same shapes. Nothing is traced later."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vit_attn.data.batch import Batch
-from vit_attn.evals import classification
+from vit_attn.evals.evaluator import Evaluator
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.mesh import batched, replicated, to_global
 from vit_attn.spec.run import Knobs, RunSpec, static_of
@@ -21,25 +21,28 @@ from vit_attn.train.step import Examples, prepare, update
 
 
 class Program:
-    """init, prepare, update, sums: each compiled once, at construction, in parallel."""
+    """init, prepare, update and what evaluators compute: each compiled once, at construction, in parallel."""
 
-    def __init__(self, spec: RunSpec, mesh: Mesh, fresh: bool) -> None:
+    def __init__(self, spec: RunSpec, mesh: Mesh, evaluators: Sequence[Evaluator], fresh: bool) -> None:
         """`fresh`: some member starts from new parameters, so that `init` is needed."""
         self.mesh = mesh
         static, whole, split = static_of(spec), replicated(mesh), batched(mesh)
-        pure = (init_state, prepare, update, classification.sums)
-        init, augment, step, sums = (partial(function, static) for function in pure)
+        init, augment, step = (partial(function, static) for function in (init_state, prepare, update))
         knobs = jax.tree.map(lambda dtype: _shape((), dtype, whole), _KNOB_DTYPES)
-        train, test = (_batch(size, spec, split) for size in (spec.train.batch_images, spec.eval.batch_images))
-        first = (train["image"], train["label"], _shape((), jnp.int32, whole))
+        first = (_train_batch(spec, split), _shape((), jnp.int32, whole))
         state: State = _placed(jax.eval_shape(init, knobs), whole)
-        examples: Examples = _placed(jax.eval_shape(augment, *first), split)
+        examples: Examples = jax.tree.map(
+            lambda x: _shape(x.shape, x.dtype, split if x.ndim else whole), jax.eval_shape(augment, *first)
+        )
+        places = jax.tree.map(lambda x: x.sharding, examples)
         self.abstract_state = state
-        jobs: dict[str, tuple[Any, tuple[Any, ...]]] = {
-            "prepare": (jax.jit(augment, out_shardings=split), first),
+        jobs: dict[str, Traced] = {
+            "prepare": (jax.jit(augment, out_shardings=places), first),
             "update": (jax.jit(step, donate_argnums=0, out_shardings=whole), (state, knobs, examples)),
-            "sums": (jax.jit(sums, out_shardings=whole), (state.params, knobs, test)),
         }
+        for one in evaluators:
+            batch = _eval_batch(one, spec.model.image_size, split)
+            jobs[one.program] = (jax.jit(one.compute, out_shardings=whole), (state.params, knobs, batch))
         if fresh:
             jobs["init"] = (jax.jit(init, out_shardings=whole), (knobs,))
         self._compiled = _compile(jobs, mesh)
@@ -51,27 +54,27 @@ class Program:
     def init(self, knobs: Knobs) -> State:
         return self._compiled["init"](knobs)
 
-    def prepare(self, batch: Batch, step: int) -> Examples:
-        """Host batch -> augmented examples on the devices; `step` counts the updates already made."""
-        arrays = self.put(batch)
-        return self._compiled["prepare"](arrays["image"], arrays["label"], self._scalar(step, jnp.int32))
+    def prepare(self, batch: dict[str, jax.Array], step: int) -> Examples:
+        """A batch that `put` brought to the devices -> augmented examples; `step` counts the updates already made."""
+        return self._compiled["prepare"](batch, self._scalar(step, jnp.int32))
 
     def update(self, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, jax.Array]]:
         """The next state (the old one's memory is reused) and metrics that are still being computed."""
         return self._compiled["update"](state, knobs, examples)
 
-    def sums(self, params: Any, knobs: Knobs, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """A member's sums over a validation batch that `put` brought to the devices."""
-        return self._compiled["sums"](params, knobs, arrays)
+    def evaluate(self, evaluator: Evaluator, params: Any, knobs: Knobs, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """A member's outputs on a batch of one of the evaluator's passes, still being computed."""
+        return self._compiled[evaluator.program](params, knobs, batch)
 
-    def put(self, batch: Batch) -> dict[str, jax.Array]:
-        """This process's share of a batch -> global arrays, split over the devices."""
-        return to_global(self.mesh, batch)
+    def put(self, batch: Batch, batch_images: int) -> dict[str, jax.Array]:
+        """This process's rows of a batch -> global arrays, split over the devices. Returns before they are there."""
+        return to_global(self.mesh, batch, batch_images)
 
     def _scalar(self, value: float, dtype: Any) -> jax.Array:
-        return jax.device_put(np.asarray(value, dtype), replicated(self.mesh))
+        return jax.make_array_from_process_local_data(replicated(self.mesh), np.asarray(value, dtype), ())
 
 
+Traced = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes of its arguments
 _NUMBER_DTYPES = Numbers(*(jnp.float32 for _ in Numbers._fields))
 _KNOB_DTYPES = Knobs(_NUMBER_DTYPES, peak_lr=jnp.float32, weight_decay=jnp.float32, seed=jnp.uint32)
 
@@ -84,16 +87,26 @@ def _placed(tree: Any, sharding: Any) -> Any:
     return jax.tree.map(lambda x: _shape(x.shape, x.dtype, sharding), tree)
 
 
-def _batch(images: int, spec: RunSpec, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    side = spec.model.image_size
+def _train_batch(spec: RunSpec, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    images, side = spec.train.batch_images, spec.model.image_size
     return {
         "image": _shape((images, side, side, 3), jnp.uint8, sharding),
-        "label": _shape((images,), jnp.int32, sharding),
-        "mask": _shape((images,), jnp.float32, sharding),
+        "labels": _shape((images, spec.data.max_labels), jnp.int32, sharding),
+        "epoch": _shape((images,), jnp.int32, sharding),
+        "index": _shape((images,), jnp.int32, sharding),
     }
 
 
-def _compile(jobs: dict[str, tuple[Any, tuple[Any, ...]]], mesh: Mesh) -> dict[str, Callable[..., Any]]:
+def _eval_batch(evaluator: Evaluator, side: int, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    one = next(iter(evaluator.passes.values()))
+    return {
+        "image": _shape((one.batch_images, side, side, 3), jnp.uint8, sharding),
+        "labels": _shape((one.batch_images, one.max_labels), jnp.int32, sharding),
+        "mask": _shape((one.batch_images,), jnp.float32, sharding),
+    }
+
+
+def _compile(jobs: dict[str, Traced], mesh: Mesh) -> dict[str, Callable[..., Any]]:
     """Traces the functions one by one, for the mesh (`init` for none: its batch is of one), and compiles them side by side."""
     lowered = {}
     for name, (function, arguments) in jobs.items():

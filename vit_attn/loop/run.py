@@ -11,13 +11,17 @@ import jax
 from clu import parameter_overview
 
 from vit_attn.data.pipeline import train_batches
-from vit_attn.data.source import Source, open_source
+from vit_attn.data.sources.open import open_source
+from vit_attn.data.sources.source import Source
+from vit_attn.data.workers import Workers
+from vit_attn.evals.evaluator import Evaluator
+from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
 from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
-from vit_attn.parallel.mesh import check_divides, make_mesh
+from vit_attn.parallel.mesh import check_divides, local_rows, make_mesh
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
@@ -44,9 +48,14 @@ def run_pack(request: Request) -> int:
     specs = list(request.runs.values())
     spec = specs[0]
     check_one_pack(specs)
-    train, validation = (
-        open_source(spec.data, split, spec.model.num_classes) for split in (spec.data.train_split, spec.eval.split)
+    data = spec.data
+    source = open_source(
+        data.split(data.train_split),
+        spec.model.num_classes,
+        stream_window=data.stream_window,
+        timeout_seconds=data.timeout_seconds,
     )
+    evaluators = open_evaluators(spec)
     mesh = make_mesh(spec.mesh)
     print(attention_line(spec.model, mesh), flush=True)
     check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
@@ -60,7 +69,7 @@ def run_pack(request: Request) -> int:
             run_dir.check(one)  # again: another process may have been here a moment ago
             run_dir.create(one)
         todo = {run_dir: one for run_dir, one in request.runs.items() if run_dir.status().state not in FINISHED}
-        return _train(todo, train, validation, mesh, stop) if todo else FINISHED_CODE
+        return _train(todo, source, evaluators, mesh, stop) if todo else FINISHED_CODE
 
 
 def check_one_pack(specs: list[RunSpec]) -> None:
@@ -71,18 +80,22 @@ def check_one_pack(specs: list[RunSpec]) -> None:
             raise UserError(f"these runs cannot be one pack, they differ in {', '.join(different)}: run them one by one")
 
 
-def _train(runs: dict[RunDir, RunSpec], train: Source, validation: Source, mesh: jax.sharding.Mesh, stop: Stop) -> int:
+def _train(
+    runs: dict[RunDir, RunSpec], source: Source, evaluators: list[Evaluator], mesh: jax.sharding.Mesh, stop: Stop
+) -> int:
     spec = next(iter(runs.values()))
     checkpoints = {run_dir: Checkpoints(run_dir, one.loop.ckpt_keep) for run_dir, one in runs.items()}
     print(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s) ...", flush=True)
-    program = Program(spec, mesh, fresh=not all(saved.steps() for saved in checkpoints.values()))
+    workers = Workers(spec.data.workers, spec.data.threads)
+    program = Program(spec, mesh, evaluators, fresh=not all(saved.steps() for saved in checkpoints.values()))
     for run_dir in runs:
         write_json(run_dir.path / "env.json", _environment())
     members = [open_member(run_dir, one, program, checkpoints[run_dir]) for run_dir, one in runs.items()]
     _print_start(members)
-    pack = Pack(members, program, validation)
+    pack = Pack(members, program, evaluators, workers)
+    rows = local_rows(mesh, spec.train.batch_images)
     try:
-        with closing(train_batches(spec, train, pack.step)) as batches:
+        with closing(workers), closing(train_batches(spec, source, pack.step, workers, rows)) as batches:
             stopped = pack.train(batches, stop)
         while pack.members:
             member = pack.members[0]

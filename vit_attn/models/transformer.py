@@ -3,6 +3,7 @@
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -31,24 +32,32 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x)); each branch times its LayerScale if there is one (arXiv:2103.17239)."""
+    """x + Attention(LN(x)), then x + MLP(LN(x)).
+
+    Each branch is multiplied by its LayerScale, if there is one (arXiv:2103.17239); in training it is left out for an image
+    with the probability `drop`, and divided by 1 - drop else (stochastic depth, arXiv:1603.09382).
+    """
 
     spec: ModelSpec
+    drop: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
         dtype = jnp.dtype(self.spec.dtype)
         attention = Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
-        x = spread_tokens(x + self._scaled(attention(y, y, numbers, length=length, train=train), "layer_scale_0"))
+        x = spread_tokens(x + self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", train))
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x)
-        return spread_tokens(x + self._scaled(Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y), "layer_scale_1"))
+        return spread_tokens(x + self._branch(Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y), "layer_scale_1", train))
 
-    def _scaled(self, branch: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
-        if self.spec.layer_scale is None:
-            return branch
-        start = nn.initializers.constant(self.spec.layer_scale)
-        return branch * self.param(name, start, (self.spec.width,)).reshape(1, 1, -1).astype(branch.dtype)
+    def _branch(self, branch: Float[Array, "B L D"], name: str, train: bool) -> Float[Array, "B L D"]:
+        if self.spec.layer_scale is not None:
+            start = nn.initializers.constant(self.spec.layer_scale)
+            branch = branch * self.param(name, start, (self.spec.width,)).reshape(1, 1, -1).astype(branch.dtype)
+        if train and self.drop:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.drop, (len(branch), 1, 1))
+            branch = jnp.where(kept, branch / (1.0 - self.drop), 0.0).astype(branch.dtype)
+        return branch
 
 
 class Encoder(nn.Module):
@@ -59,5 +68,6 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
         for index in range(self.spec.depth):
-            x = Block(self.spec, name=f"encoderblock_{index}")(x, numbers, length, train)
+            drop = self.spec.drop_path * index / max(self.spec.depth - 1, 1)
+            x = Block(self.spec, drop, name=f"encoderblock_{index}")(x, numbers, length, train)
         return nn.LayerNorm(dtype=jnp.dtype(self.spec.dtype), name="encoder_norm")(x)

@@ -59,7 +59,16 @@ def check_divides(mesh: Mesh, **batch_images: int) -> None:
             raise UserError(f"{name}={b} is not divisible by the {n} devices of mesh axis 'data'; nearest: {nearest}")
 
 
-def to_global(mesh: Mesh, batch: Any) -> Any:
-    """Numpy arrays of a batch -> global arrays, split over `data`."""
+def local_rows(mesh: Mesh, batch_images: int) -> list[int]:
+    """The rows of a batch that lie on devices of this process, in order."""
+    parts = batched(mesh).addressable_devices_indices_map((batch_images,)).values()
+    return sorted({row for (part,) in parts for row in range(*part.indices(batch_images))})
+
+
+def to_global(mesh: Mesh, batch: Any, batch_images: int) -> Any:
+    """Numpy arrays with this process's rows of a batch -> global arrays, split over `data`."""
     sharding = batched(mesh)
-    return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for key, value in batch.items()}
+    return {
+        key: jax.make_array_from_process_local_data(sharding, np.asarray(value), (batch_images, *value.shape[1:]))
+        for key, value in batch.items()
+    }

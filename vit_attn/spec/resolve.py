@@ -40,19 +40,16 @@ def _complete_train(train: TrainSpec) -> TrainSpec:
     """Fills in the number of steps."""
     steps = train.steps
     if train.epochs is not None:
-        if train.epoch_images is None:
-            raise UserError(
-                f"config.train.epochs={train.epochs} needs config.train.epoch_images: the images of the training split"
-            )
-        steps = int(train.epochs * train.epoch_images // train.batch_images)
+        epochs, images, batch = train.epochs, train.epoch_images, train.batch_images
+        if images is None:
+            raise UserError(f"config.train.epochs={epochs} needs config.train.epoch_images: the images of the training split")
+        steps = int(epochs * images // batch)
+        if not steps:
+            raise UserError(f"config.train.epochs={epochs} of {images} images are not one batch of {batch}")
         if train.steps not in (0, steps):
             raise UserError(
-                f"config.train.steps={train.steps} and config.train.epochs={train.epochs} ({steps} steps) are two ways to say how "
-                "long: set config.train.epochs=none, or leave the steps out"
-            )
-        if not steps:
-            raise UserError(
-                f"config.train.epochs={train.epochs} of {train.epoch_images} images make no step of {train.batch_images}"
+                f"config.train.steps={train.steps} and config.train.epochs={epochs} ({steps} steps) contradict each other: "
+                "set config.train.epochs=none, or leave the steps out"
             )
     steps = steps or DEFAULT_STEPS
     if train.warmup_steps >= steps:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Loss = Callable[[Float[Array, "B C"], Float[Array, "B C"]], Float[Array, "B"]]
 
@@ -20,3 +20,8 @@ def sigmoid_xent(logits: Float[Array, "B C"], targets: Float[Array, "B C"]) -> F
 
 
 LOSSES: dict[str, Loss] = {"softmax_xent": softmax_xent, "sigmoid_xent": sigmoid_xent}
+
+
+def multi_hot(labels: Int[Array, "B K"], num_classes: int) -> Float[Array, "B C"]:
+    """1 for each class that is among an image's labels (-1: none), else 0."""
+    return jax.nn.one_hot(labels, num_classes).max(axis=1)

@@ -6,37 +6,66 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from vit_attn.models.vit import ViT
-from vit_attn.ops.augment import example_keys, normalize, random_crop, random_flip
+from vit_attn.ops.augment.jitter import color_jitter, random_erasing
+from vit_attn.ops.augment.keys import example_keys
+from vit_attn.ops.augment.mix import mix
+from vit_attn.ops.augment.pixels import normalize
+from vit_attn.ops.augment.randaugment import randaugment
+from vit_attn.ops.augment.window import random_crop, random_flip
 from vit_attn.spec.run import Knobs, RunSpec
-from vit_attn.train.losses import LOSSES
+from vit_attn.train.losses import LOSSES, multi_hot
 from vit_attn.train.optimizer import adam, schedule, updates
 from vit_attn.train.state import State
 
 
 class Examples(NamedTuple):
-    """An augmented batch, ready for the model."""
+    """An augmented batch, ready for the model. Image i is mixed with image i-1, and has this `share` of it: 1 if not mixed."""
 
     images: Float[Array, "B Y X 3"]
-    labels: Int[Array, "B"]
+    labels: Int[Array, "B K"]
+    share: Float[Array, ""]
 
 
-def prepare(spec: RunSpec, images: UInt8[Array, "B Y X 3"], labels: Int[Array, "B"], step: Int[Array, ""]) -> Examples:
-    """Augments and normalises the batch of `step`. All members of a pack train on what comes out."""
-    data = spec.data
-    crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(data.seed, step, images.shape[0]))
+def prepare(spec: RunSpec, batch: dict[str, Array], step: Int[Array, ""]) -> Examples:
+    """Augments and normalises the batch of `step`. All members of a pack train on what comes out.
+
+    An image's augmentation is a function of (data.seed, epoch, index); mixing is one of (data.seed, step).
+    """
+    data, images = spec.data, batch["image"]
+    keys = example_keys(data.seed, batch["epoch"], batch["index"])
+    crop, flip, randaug, jitter, erase = jax.vmap(lambda key: jax.random.split(key, 5), out_axes=1)(keys)
     if data.crop_padding:
-        images = random_crop(crop_keys, images, data.crop_padding)
+        images = random_crop(crop, images, data.crop_padding)
     if data.flip:
-        images = random_flip(flip_keys, images)
-    return Examples(normalize(images), labels)
+        images = random_flip(flip, images)
+    if data.randaug_layers:
+        images = randaugment(randaug, images, data.randaug_layers, data.randaug_magnitude)
+    if data.color_jitter:
+        images = color_jitter(jitter, images, data.color_jitter)
+    pixels, share = normalize(images), jnp.float32(1)
+    if data.random_erasing:
+        pixels = random_erasing(erase, pixels, data.random_erasing)
+    if data.mixup or data.cutmix:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(data.seed), crc32(b"mix")), step)
+        pixels, share = mix(key, pixels, data.mixup, data.cutmix)
+    return Examples(pixels, batch["labels"], share)
+
+
+def targets_of(spec: RunSpec, examples: Examples) -> Float[Array, "B C"]:
+    """What the loss compares with: the labels, mixed as the images are, and smoothed."""
+    own, smoothing = multi_hot(examples.labels, spec.model.num_classes), spec.train.label_smoothing
+    targets = own
+    if spec.data.mixup or spec.data.cutmix:
+        targets = examples.share * own + (1.0 - examples.share) * jnp.roll(own, 1, axis=0)
+    return targets * (1.0 - smoothing) + smoothing / spec.model.num_classes if smoothing else targets
 
 
 def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, Array]]:
     """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
-    targets = jax.nn.one_hot(examples.labels, spec.model.num_classes)
+    targets = targets_of(spec, examples)
     dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(knobs.seed), crc32(b"dropout")), state.step)
 
     def objective(params: Any) -> tuple[Float[Array, ""], Float[Array, "B C"]]:
@@ -54,7 +83,7 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
     diverged_at = jnp.where(bad_now, step, state.diverged_at)
     metrics = {
         "train/loss": loss,
-        "train/accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == examples.labels, dtype=jnp.float32),
+        "train/accuracy": jnp.mean((jnp.argmax(logits, axis=-1)[:, None] == examples.labels).any(axis=-1), dtype=jnp.float32),
         "train/learning_rate": knobs.peak_lr * schedule(spec.train, state.step),
         "train/l2_grads": l2_grads,
         "train/l2_updates": optax.tree.norm(change),

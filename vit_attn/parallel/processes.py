@@ -1,0 +1,50 @@
+"""Several processes that train as one: one a host, each with its own devices. The first one writes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vit_attn.spec.errors import UserError
+
+JOIN_SECONDS = 300
+
+
+def join(coordinator: str, processes: int, process: int) -> None:
+    """Makes this one process `process` of `processes`, which meet at the address `coordinator` of the first one.
+
+    To be called before anything else of jax. Raises UserError if they do not all come.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=JOIN_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--process={process} of --processes={processes} could not meet the others at --coordinator={coordinator}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Prints it, once for all processes, at once."""
+    if is_first():
+        print(line, flush=True)
+
+
+def from_first(tree: Any) -> Any:
+    """Numpy arrays or numbers as the first process has them, on all of them (same tree and shapes everywhere)."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true on one of the processes. All have to ask at the same point."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
