@@ -40,7 +40,7 @@ def flax_update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -
     """The same step, with the peer's network."""
     m = spec.model
     model = FlaxViT(m.num_classes, m.patch, m.width, m.depth, m.heads, m.mlp_dim)
-    targets = jax.nn.one_hot(examples.labels, m.num_classes)
+    targets = jax.nn.one_hot(examples.labels[:, 0], m.num_classes)
 
     def objective(params: Any) -> jax.Array:
         return softmax_xent(model.apply({"params": params}, examples.images), targets).mean()  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ def compare(variant: str, batch: int, pairs: int) -> list[tuple[str, float, floa
     """(name, median seconds, median paired ratio) of the peer and of each of our forms."""
     key = jax.random.key(0)
     images = jax.random.uniform(key, (batch, 224, 224, 3), minval=-1.0)
-    examples = Examples(images, jax.random.randint(key, (batch,), 0, 1000))
+    examples = Examples(images, jax.random.randint(key, (batch, 1), 0, 1000), jnp.float32(1))
     runners = {"flax ViT, softmax": Runner(spec_of(variant, "softmax", batch), flax_update, examples)}
     runners |= {f"ours, {h}": Runner(spec_of(variant, h, batch), update, examples) for h in FORMS}
     for runner in runners.values():

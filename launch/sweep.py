@@ -70,15 +70,15 @@ def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
 
 def _check_data(grid: Grid) -> None:
     """Opens every split that a member will read. Raises UserError for one that is not there."""
-    from vit_attn.data.source import open_source  # half a second, which --help need not wait for
+    from vit_attn.data.sources.open import open_source  # half a second, which --help need not wait for
 
     splits = {
-        (member.spec.data, split, member.spec.model.num_classes)
+        (member.spec.data.split(split), member.spec.model.num_classes)
         for member in grid.members
         for split in (member.spec.data.train_split, member.spec.eval.split)
     }
-    for data, split, num_classes in splits:
-        open_source(data, split, num_classes)
+    for data, num_classes in splits:
+        open_source(data, num_classes)
 
 
 def _print_plan(console: Console, grid: Grid) -> None:

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """Flags -> spec -> loop. Returns the exit code; raises UserError for bad input."""
     words, overrides = split_overrides(argv)
     flags = _parser().parse_args(words)
+    _check_processes(flags)
     runs = _runs(flags, overrides)
     if flags.print_spec:
         print("\n".join(json.dumps(asdict(spec), indent=1) for spec in runs.values()))
@@ -40,6 +41,10 @@ def main(argv: Sequence[str]) -> int:
     _use_compilation_cache()
     keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.parallel.processes import join
+
+    if flags.processes is not None:
+        join(flags.coordinator, flags.processes, flags.process)
 
     return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0))
 
@@ -53,8 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in --workdir and start over")
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
+    parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
+    parser.add_argument("--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes the files")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where they meet: an address of process 0")
     parser.add_argument("--stop-with-parent", metavar="PID", type=int, help="save and stop when this parent process is gone")
     return parser
+
+
+def _check_processes(flags: argparse.Namespace) -> None:
+    given = {name: getattr(flags, name) for name in ("processes", "process", "coordinator")}
+    if all(value is None for value in given.values()):
+        return
+    if missing := [f"--{name}" for name, value in given.items() if value is None]:
+        raise UserError(f"--processes, --process and --coordinator go together: {', '.join(missing)} is missing")
+    if not 0 <= flags.process < flags.processes:
+        raise UserError(f"--process={flags.process} must be one of 0 to {flags.processes - 1} (--processes={flags.processes})")
 
 
 def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDir, RunSpec]:

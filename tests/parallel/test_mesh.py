@@ -31,7 +31,8 @@ def batches():
     rng = np.random.default_rng(0)
     for _ in range(3):
         image = rng.integers(0, 256, (24, 28, 28, 3), dtype=np.uint8)
-        yield {"image": image, "label": rng.integers(0, 7, 24).astype(np.int32)}
+        labels = rng.integers(0, 7, (24, 1)).astype(np.int32)
+        yield {"image": image, "labels": labels, "index": np.arange(24, dtype=np.int32), "epoch": np.zeros(24, np.int32)}
 
 
 def perturbed(params):
@@ -46,13 +47,13 @@ def three_steps(data, seq, **form):
     """(parameters before and after, metrics, examples) on data x seq devices."""
     spec = spec_of(**form)
     mesh = make_mesh(MeshSpec(data, seq), jax.devices()[: data * seq])
-    program = Program(spec, mesh, fresh=True)
+    program = Program(spec, mesh, [], fresh=True)
     knobs = program.knobs(knobs_of(spec))
     state, seen = program.init(knobs), []
     before = perturbed(state.params)
     state = state._replace(params=jax.device_put(before, replicated(mesh)))
     for step, batch in enumerate(batches()):
-        examples = program.prepare(batch, step)
+        examples = program.prepare(program.put(batch, 24), step)
         state, metrics = program.update(state, knobs, examples)
         seen.append({key: float(value) for key, value in metrics.items()})
     return before, state.params, seen, examples

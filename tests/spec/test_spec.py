@@ -18,7 +18,7 @@ def leaves(cls, prefix=""):
         value = getattr(cls, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{field.name}.")
-        else:
+        elif field.name != "evals":  # empty: sections under names of one's own
             yield f"{prefix}{field.name}", field
 
 
@@ -109,3 +109,71 @@ def test_none_is_a_choice_where_it_is_one(key):
     config = "configs/quickstart.py:h=relu"
     spec = load_run(config, {f"model.attention.{key}": literal("none")})
     assert getattr(spec.model.attention, key) == "none"
+
+
+EVALS = {
+    "real": {"type": "classification", "data": {"name": "imagenet2012_real", "max_labels": 16}, "steps": 7},
+    "few": {"type": "fewshot", "l2": [0.5, 2], "shots": [10]},
+}
+
+
+def test_evaluators_come_back_from_a_file_as_they_were():
+    spec = resolve({"evals": EVALS})
+    assert spec.evals["few"].l2 == (0.5, 2.0)
+    assert spec.evals["real"].data.max_labels == 16
+    assert resolve(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+    assert flat(spec)["evals.real.data.name"] == "imagenet2012_real"
+
+
+def test_an_evaluator_goes_with_none():
+    """--config.evals.real=none"""
+    values = {"evals": dict(EVALS)}
+    override(values, "evals.real", literal("none"))
+    assert list(resolve(values).evals) == ["few"]
+
+
+@pytest.mark.parametrize(
+    ("evals", "words"),
+    [
+        ({"x": {"type": "fewshots"}}, "config.evals.x.type: the evaluator 'fewshots' is unknown; did you mean 'fewshot'"),
+        ({"x": {}}, "config.evals.x.type is missing (choices: classification, "),
+        ({"x": {"type": "fewshot", "shot": 1}}, "config.evals.x.shot: the key 'shot' is unknown; did you mean 'shots'"),
+        ({"x": {"type": "fewshot", "shots": 3}}, "config.evals.x.shots=3 is of type int, but a list is needed"),
+        ({"x": {"type": "fewshot", "l2": ["a"]}}, "config.evals.x.l2[0]='a' is of type str, but float is needed"),
+        ({"x": 3}, "config.evals.x=3 must be a section with the keys type"),
+        ({"val": {"type": "classification"}}, "'val' is the name of config.eval"),
+        ({"train": {"type": "classification"}}, "config.evals.train: metrics will begin with this name"),
+        ({"a/b": {"type": "classification"}}, "config.evals.a/b: metrics will begin with this name"),
+    ],
+)
+def test_bad_evaluators(evals, words):
+    with pytest.raises(UserError) as caught:
+        resolve({"evals": evals})
+    assert words in str(caught.value)
+
+
+def test_steps_follow_from_epochs():
+    train = {"epochs": 2.5, "epoch_images": 1001, "batch_images": 64}
+    assert resolve({"train": train}).train.steps == 39  # 39.1
+    assert resolve({"train": train | {"batch_images": 16}}).train.steps == 156
+    assert resolve({"train": train | {"steps": 39}}).train.steps == 39
+    assert resolve({}).train.steps == 10_000
+    assert resolve({"train": train | {"epochs": None, "steps": 7}}).train.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"epochs": 2.5}, "config.train.epochs=2.5 needs config.train.epoch_images"),
+        ({"epochs": 1, "epoch_images": 3, "batch_images": 64}, "are not one batch of 64"),
+        (
+            {"epochs": 1, "epoch_images": 640, "batch_images": 64, "steps": 9},
+            "contradict each other: set config.train.epochs=none",
+        ),
+        ({"epochs": 1, "epoch_images": 640, "batch_images": 64, "warmup_steps": 10}, "must be less than config.train.steps=10"),
+    ],
+)
+def test_steps_that_cannot_be(train, words):
+    with pytest.raises(UserError) as caught:
+        resolve({"train": train})
+    assert words in str(caught.value)

@@ -79,3 +79,19 @@ def test_losses():
     for name, loss in LOSSES.items():
         got = loss(jnp.asarray(logits, jnp.float32), jnp.asarray(targets, jnp.float32))
         np.testing.assert_allclose(got, want[name], rtol=1e-5)
+
+
+def test_schedule_as_timm_has_it():
+    """Straight from the start of the warm-up to the peak; then the cosine of the whole run, down to the floor."""
+    train = TrainSpec(steps=97, warmup_steps=13, warmup_start=0.001, floor=0.01, cosine_from="start")
+    for step in range(98):
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * step / 97)) / 2
+        wanted = 0.001 + step * (1 - 0.001) / 13 if step < 13 else cosine
+        assert float(schedule(train, jnp.int32(step))) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_gradients_are_not_clipped_without_a_norm():
+    params = {"kernel": jnp.zeros(3)}
+    huge = {"kernel": jnp.asarray([3e3, -4e3, 1.0])}
+    (direction, _) = adam(TrainSpec(clip_norm=None, adam_eps=1e-3)).update(huge, adam(TrainSpec(clip_norm=None)).init(params))
+    assert direction["kernel"][2] == pytest.approx(1.0, rel=2e-3)  # clipped, it would be 2e-4 and vanish in adam_eps

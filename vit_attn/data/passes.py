@@ -7,20 +7,24 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vit_attn.data.sources.source import Source
-from vit_attn.data.views import eval_view
+from vit_attn.data.views import Fit, Method, eval_view, whole_view
 
 
 @dataclass(frozen=True)
 class View:
-    """An encoded image -> image_size x image_size pixels: resized (see config.eval), then the centre cut out."""
+    """An encoded image -> image_size x image_size pixels: resized, then the centre cut out (see config.eval)."""
 
     image_size: int
-    resize: str
-    resize_pixels: int
-    method: str
+    resize: Fit = "square"
+    resize_pixels: int = 0  # 0: image_size for square, 256/224 of it for small
+    method: Method = "bilinear"
 
     def __call__(self, encoded: bytes) -> UInt8[np.ndarray, "Y X 3"]:
-        return eval_view(encoded, self.image_size, self.resize, self.resize_pixels, self.method)
+        """Raises BadImageError."""
+        if self.resize == "square" and self.resize_pixels in (0, self.image_size):
+            return whole_view(encoded, self.image_size)
+        pixels = self.resize_pixels or round(self.image_size * 256 / 224)
+        return eval_view(encoded, self.image_size, self.resize, pixels, self.method)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Batches(Iterator[Batch]):
         self.reading = Reading()
         self._data, self._workers, self._numbers = data, workers, iter(numbers)
         self._examples, self._name = len(reader.source), reader.source.name
-        self._pieces = [(at, rows[at : at + PIECE_IMAGES]) for at in range(0, len(rows), PIECE_IMAGES)]
+        self._pieces = [(at, rows[at : at + PIECE_IMAGES]) for at in range(0, max(len(rows), 1), PIECE_IMAGES)]
         ahead = max(1, min(data.prefetch_batches, data.prefetch_bytes // max(math.prod(shape), 1)))
         self._pixels = SharedPixels(reader, shape, ahead) if workers.processes else OwnPixels(reader, shape)
         self._ahead: deque[tuple[np.ndarray, list[Job]]] = deque()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Array
@@ -10,6 +10,7 @@ from jaxtyping import Array
 from vit_attn.data.passes import Pass, View
 from vit_attn.data.sources.open import open_source
 from vit_attn.data.sources.source import Source
+from vit_attn.data.views import Fit, Method
 from vit_attn.spec.data import SetSpec
 from vit_attn.spec.run import Knobs, RunSpec
 
@@ -33,7 +34,7 @@ class Evaluator:
 def whole_pass(spec: RunSpec, source: Source, max_labels: int, num_classes: int | None, first: int | None = None) -> Pass:
     """All examples of a split, or the `first` ones, as config.eval sees them."""
     e = spec.eval
-    view = View(spec.model.image_size, e.resize, e.resize_pixels, e.resize_method)
+    view = View(spec.model.image_size, cast(Fit, e.resize), e.resize_pixels, cast(Method, e.resize_method))
     count = len(source) if first is None else min(first, len(source))
     return Pass(source, view, e.batch_images, range(count), max_labels, num_classes)
 

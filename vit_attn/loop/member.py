@@ -4,8 +4,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from vit_attn.loop.program import Program
+from vit_attn.parallel.processes import from_first
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
 from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
@@ -23,13 +25,13 @@ class Member:
     start: int  # the step it was restored at; 0 for a fresh one
     train_seconds: float  # its share of the pack's training time, over all restarts
     bad_images: int  # that were skipped until then
-    checkpoints: Checkpoints
-    log: MetricsLog
+    checkpoints: Checkpoints | None  # None: another process writes
+    log: MetricsLog | None
     newest: dict[str, float] = field(default_factory=dict)  # metrics, each as last seen
 
     def save(self, step: int, bad_images: int) -> None:
         """Starts saving, unless this step is on the disk. Returns before it is finished."""
-        if step not in self.checkpoints.steps():
+        if self.checkpoints and step not in self.checkpoints.steps():
             info = {
                 "config": asdict(self.spec),
                 "step": step,
@@ -41,15 +43,18 @@ class Member:
 
     def report(self, step: int, values: dict[str, float], seconds_left: float | None) -> None:
         """One row in the metrics, and the status that launchers read."""
-        self.log.write(step, values)
+        if self.log:
+            self.log.write(step, values)
         self.newest.update(values)
         self._status("running", step, seconds_left=seconds_left)
 
     def end(self, state: str, step: int, message: str = "") -> None:
         """Everything on the disk, then the word that it is."""
-        self.checkpoints.wait()
-        self.checkpoints.close()
-        self.log.close()
+        if self.checkpoints:
+            self.checkpoints.wait()
+            self.checkpoints.close()
+        if self.log:
+            self.log.close()
         self._status(state, step, message=message)
 
     def fail(self, step: int, error: BaseException) -> None:
@@ -57,20 +62,24 @@ class Member:
         self._status("failed", step, message=f"{type(error).__name__}: {error}"[:1000])
 
     def _status(self, state: str, step: int, **values: Any) -> None:
-        self.run_dir.write_status(state, step=step, steps=self.spec.train.steps, metrics=self.newest, **values)
+        if self.log:
+            self.run_dir.write_status(state, step=step, steps=self.spec.train.steps, metrics=self.newest, **values)
 
 
-def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints) -> Member:
-    """The member as its newest good checkpoint has it, or a fresh one if there is none."""
+def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints | None) -> Member:
+    """The member as its newest good checkpoint has it, or a fresh one if there is none. `checkpoints`: None but in the first
+    process, whose word the others take."""
     knobs = program.knobs(knobs_of(spec))
-    start, info = 0, {"train_seconds": 0.0, "bad_images": 0}
-    if checkpoints.steps():
+    start, state, info = 0, None, {"train_seconds": 0.0, "bad_images": 0}
+    if checkpoints and checkpoints.steps():
         start, state, info = _restore(run_dir, spec, program, checkpoints)
-    else:
-        state = program.init(knobs)
-    hparams = {key: value for key, value in flat(spec).items() if value is not None}
-    log = MetricsLog(run_dir, start, hparams)
-    newest = {key: value for row in run_dir.metrics() for key, value in row.items() if key != "step"}
+    start = int(from_first(np.int32(start)))
+    state = program.shared(state) if start else program.init(knobs)
+    log, newest = None, {}
+    if checkpoints:
+        hparams = {key: value for key, value in flat(spec).items() if isinstance(value, str | int | float)}
+        log = MetricsLog(run_dir, start, hparams)
+        newest = {key: value for row in run_dir.metrics() for key, value in row.items() if key != "step"}
     seconds, bad = float(info["train_seconds"]), int(info["bad_images"])
     member = Member(run_dir, spec, knobs, state, start, seconds, bad, checkpoints, log, newest)
     member._status("running", start)
@@ -82,7 +91,7 @@ def _restore(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Chec
     refused: list[tuple[int, str]] = []
     for step in reversed(checkpoints.steps()):
         try:
-            state, info = checkpoints.restore(step, program.abstract_state)
+            state, info = checkpoints.restore(step, program.abstract_here)
             if different := differences(info["config"], asdict(spec)):
                 raise BadCheckpointError(f"checkpoint {checkpoints.path(step)} is another run's: {'; '.join(different)}")
         except BadCheckpointError as error:

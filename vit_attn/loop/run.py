@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 from clu import parameter_overview
 
 from vit_attn.data.pipeline import train_batches
@@ -22,6 +23,7 @@ from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
 from vit_attn.parallel.mesh import check_divides, local_rows, make_mesh
+from vit_attn.parallel.processes import from_first, is_first, say
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
@@ -57,19 +59,28 @@ def run_pack(request: Request) -> int:
     )
     evaluators = open_evaluators(spec)
     mesh = make_mesh(spec.mesh)
-    print(attention_line(spec.model, mesh), flush=True)
+    say(attention_line(spec.model, mesh))
+    for line in (note for evaluator in evaluators for note in evaluator.notes):
+        say(f"note: {line}")
     check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))
-        for run_dir, one in request.runs.items():
-            run_dir.path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(run_dir.locked(request.lock_seconds))
-            if request.overwrite:
-                run_dir.clear()
-            run_dir.check(one)  # again: another process may have been here a moment ago
-            run_dir.create(one)
-        todo = {run_dir: one for run_dir, one in request.runs.items() if run_dir.status().state not in FINISHED}
+        if is_first():
+            _take_directories(request, stack)
+        unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))
+        todo = {run_dir: one for (run_dir, one), wanted in zip(request.runs.items(), unfinished, strict=True) if wanted}
         return _train(todo, source, evaluators, mesh, stop) if todo else FINISHED_CODE
+
+
+def _take_directories(request: Request, stack: ExitStack) -> None:
+    """Locks them for as long as the stack lasts, and makes them the runs' own."""
+    for run_dir, one in request.runs.items():
+        run_dir.path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(run_dir.locked(request.lock_seconds))
+        if request.overwrite:
+            run_dir.clear()
+        run_dir.check(one)  # again: another process may have been here a moment ago
+        run_dir.create(one)
 
 
 def check_one_pack(specs: list[RunSpec]) -> None:
@@ -84,13 +95,15 @@ def _train(
     runs: dict[RunDir, RunSpec], source: Source, evaluators: list[Evaluator], mesh: jax.sharding.Mesh, stop: Stop
 ) -> int:
     spec = next(iter(runs.values()))
-    checkpoints = {run_dir: Checkpoints(run_dir, one.loop.ckpt_keep) for run_dir, one in runs.items()}
-    print(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s) ...", flush=True)
+    stores = {run_dir: Checkpoints(run_dir, one.loop.ckpt_keep) if is_first() else None for run_dir, one in runs.items()}
+    fresh = bool(from_first(np.array(any(store is not None and not store.steps() for store in stores.values()))))
+    where = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s){where} ...")
     workers = Workers(spec.data.workers, spec.data.threads)
-    program = Program(spec, mesh, evaluators, fresh=not all(saved.steps() for saved in checkpoints.values()))
-    for run_dir in runs:
+    program = Program(spec, mesh, evaluators, fresh)
+    members = [open_member(run_dir, one, program, stores[run_dir]) for run_dir, one in runs.items()]
+    for run_dir in runs if is_first() else ():
         write_json(run_dir.path / "env.json", _environment())
-    members = [open_member(run_dir, one, program, checkpoints[run_dir]) for run_dir, one in runs.items()]
     _print_start(members)
     pack = Pack(members, program, evaluators, workers)
     rows = local_rows(mesh, spec.train.batch_images)
@@ -106,9 +119,7 @@ def _train(
             with suppress(OSError):  # a full disk must not hide what happened
                 member.fail(max(pack.step, member.start), error)
         raise
-    print(
-        f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members), flush=True
-    )
+    say(f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members))
     return STOPPED_CODE if stopped else FINISHED_CODE
 
 
@@ -122,10 +133,10 @@ def _outcome(members: list[Member]) -> str:
 
 
 def _print_start(members: list[Member]) -> None:
-    print(parameter_overview.get_parameter_overview(members[0].state.params, include_stats=False), flush=True)
+    say(parameter_overview.get_parameter_overview(members[0].state.params, include_stats=False))
     for member in members:
         whence = f"resumes at step {member.start}" if member.start else "starts"
-        print(f"{member.run_dir.path}: {whence} (of {member.spec.train.steps})", flush=True)
+        say(f"{member.run_dir.path}: {whence} (of {member.spec.train.steps})")
 
 
 def _environment() -> dict[str, object]:

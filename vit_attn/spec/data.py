@@ -26,7 +26,7 @@ class DataSpec:
 
     name: str = "fashion_mnist_12k"  # of TFDS; or a path with a slash in front: a folder SPLIT/CLASS/NAME.jpg
     version: str | None = None  # None: the newest one that is prepared
-    data_dir: str | None = EMBEDDED  # local or gs://; None: TFDS's default directory ($TFDS_DATA_DIR or ~/tensorflow_datasets)
+    data_dir: str | None = setting(EMBEDDED, free=True)  # local or gs://; None: $TFDS_DATA_DIR or ~/tensorflow_datasets
     train_split: str = "train"
     image_key: str = "image"
     label_key: str = "label"
@@ -46,14 +46,16 @@ class DataSpec:
     cutmix: float = setting(0.0, at_least=0)  # a of Beta(a, a) (arXiv:1905.04899); with mixup, one of the two a step
     random_erasing: float = setting(0.0, at_least=0, at_most=1)  # probability (arXiv:1708.04896)
 
-    workers: int = setting(0, at_least=0)  # processes that read and decode; 0: threads of this process
-    threads: int = setting(2, at_least=1)  # of this process, or of each worker
-    prefetch_batches: int = setting(4, at_least=1)  # read ahead, but of no more than prefetch_bytes (though always one)
-    prefetch_bytes: int = setting(2**32, at_least=1)
+    workers: int = setting(0, free=True, at_least=-1)  # processes that decode; 0: threads of this process; -1: one a CPU core
+    threads: int = setting(2, free=True, at_least=1)  # that decode, where there are no processes for it
+    prefetch_batches: int = setting(
+        4, free=True, at_least=1
+    )  # read ahead, but not more than prefetch_bytes (though always one)
+    prefetch_bytes: int = setting(2**32, free=True, at_least=1)
     stream_window: int = setting(8192, at_least=1)  # examples among which a set without random access is shuffled
     on_bad_image: str = setting("fail", choices=("fail", "skip"))  # skip: the next good image takes its place
     max_bad_share: float = setting(0.001, at_least=0, at_most=1)  # of the images read, above which skip fails too
-    timeout_seconds: float = setting(300.0, above=0)  # how long reading is tried again, or waited for
+    timeout_seconds: float = setting(300.0, free=True, above=0)  # how long reading is tried again, or waited for
 
     def split(self, split: str) -> SetSpec:
         """A split of this data set."""

@@ -28,9 +28,9 @@ class AttentionSpec:
     n_hid: int | None = setting(None, at_least=1)  # of mlp; None: 4 (the paper's number; its code has d/4)
     pi_init: float | None = setting(None, knob=True, above=0, below=1)  # of linear, mlp, all_heads; None: 0.5
     dropout: float = setting(0.0, at_least=0, below=1)  # of the attention weights
-    impl: str = setting("auto", choices=("auto", "dense", "blockwise", "pallas"))  # see ops.choice
-    block: int | None = setting(None, at_least=1)  # keys that blockwise takes at a time; None: 512, and all of them on CPU
-    seq_layout: str = setting("auto", choices=("auto", "gather", "queries", "ring"))  # see parallel.sequence
+    impl: str = setting("auto", free=True, choices=("auto", "dense", "blockwise", "pallas"))  # see ops.choice
+    block: int | None = setting(None, free=True, at_least=1)  # keys that blockwise takes at a time; None: 512, on CPU all
+    seq_layout: str = setting("auto", free=True, choices=("auto", "gather", "queries", "ring"))  # see parallel.sequence
 
 
 @dataclass(frozen=True)

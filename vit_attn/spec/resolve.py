@@ -1,6 +1,7 @@
 """Plain values -> RunSpec: the one place where a config is read. Fills in what follows, refuses what cannot be."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ def _complete_train(train: TrainSpec) -> TrainSpec:
         epochs, images, batch = train.epochs, train.epoch_images, train.batch_images
         if images is None:
             raise UserError(f"config.train.epochs={epochs} needs config.train.epoch_images: the images of the training split")
-        steps = int(epochs * images // batch)
+        steps = round(epochs * images / batch)
         if not steps:
             raise UserError(f"config.train.epochs={epochs} of {images} images are not one batch of {batch}")
         if train.steps not in (0, steps):
@@ -130,7 +131,23 @@ def _checked(spec: RunSpec) -> RunSpec:
             f"config.mesh.seq={mesh.seq} knows no attention dropout: set config.model.attention.dropout="
             f"{spec.model.attention.dropout} to 0, or config.mesh.seq to 1"
         )
+    _check_eval(spec)
     padding, side = spec.data.crop_padding, spec.model.image_size
     if padding >= side:
         raise UserError(f"config.data.crop_padding={padding} must be less than config.model.image_size={side}")
     return spec
+
+
+def _check_eval(spec: RunSpec) -> None:
+    pixels, side = spec.eval.resize_pixels, spec.model.image_size
+    if pixels and pixels < side:
+        raise UserError(
+            f"config.eval.resize_pixels={pixels} must be at least config.model.image_size={side}, which is cut out of it"
+        )
+    if "val" in spec.evals:
+        raise UserError("config.evals.val: 'val' is the name of config.eval; take another one")
+    for prefix in spec.evals:
+        if not re.fullmatch(r"[\w-]+", prefix) or prefix in ("train", "speed", "data", "memory"):
+            raise UserError(
+                f"config.evals.{prefix}: metrics will begin with this name: letters and digits, not one that is taken"
+            )

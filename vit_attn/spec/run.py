@@ -22,7 +22,7 @@ class TrainSpec:
     loss: str = setting("softmax_xent", choices=("softmax_xent", "sigmoid_xent"))
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # mass that is spread over all classes
     batch_images: int = setting(1024, at_least=1)
-    steps: int = setting(0, at_least=0)  # 0: epochs * epoch_images // batch_images, or 10,000
+    steps: int = setting(0, at_least=0)  # 0: epochs * epoch_images / batch_images, rounded, or 10,000
     epochs: float | None = setting(None, above=0)
     epoch_images: int | None = setting(None, at_least=1)  # in the training split; needed with epochs
     warmup_steps: int = setting(0, at_least=0)
@@ -44,17 +44,17 @@ class TrainSpec:
 class LoopSpec:
     """How often things happen, in steps."""
 
-    log_steps: int = setting(50, at_least=1)
-    ckpt_steps: int = setting(1000, at_least=1)
-    ckpt_keep: int = setting(2, at_least=1)
+    log_steps: int = setting(50, free=True, at_least=1)
+    ckpt_steps: int = setting(1000, free=True, at_least=1)
+    ckpt_keep: int = setting(2, free=True, at_least=1)
 
 
 @dataclass(frozen=True)
 class MeshSpec:
     """How many devices share the batch, and how many the tokens of an image. One of them may be -1: what is left."""
 
-    data: int = setting(-1, at_least=-1)  # images
-    seq: int = setting(1, at_least=-1)  # tokens; see model.attention.seq_layout
+    data: int = setting(-1, free=True, at_least=-1)  # images
+    seq: int = setting(1, free=True, at_least=-1)  # tokens; see model.attention.seq_layout
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunSpec:
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     eval: EvalSpec = EvalSpec()
-    evals: dict[str, EvaluatorSpec] = dataclasses.field(default_factory=dict, metadata={"kind": evaluator_spec})
+    evals: dict[str, EvaluatorSpec] = dataclasses.field(default_factory=dict, hash=False, metadata={"kind": evaluator_spec})
     loop: LoopSpec = LoopSpec()
     mesh: MeshSpec = MeshSpec()
 
@@ -97,6 +97,18 @@ def static_of(spec: Any) -> Any:
         elif field.metadata.get("knob"):
             changes[field.name] = field.default
     return dataclasses.replace(spec, **changes)
+
+
+def free_settings(spec: Any = None, prefix: str = "") -> set[str]:
+    """{"data.workers", ...}: what may change when a run is resumed (see spec.setting)."""
+    names = set()
+    for field in dataclasses.fields(RunSpec if spec is None else spec):
+        value = field.default
+        if dataclasses.is_dataclass(value):
+            names |= free_settings(value, f"{prefix}{field.name}.")
+        elif field.metadata.get("free"):
+            names.add(f"{prefix}{field.name}")
+    return names
 
 
 def flat(spec: RunSpec | dict[str, Any], prefix: str = "") -> dict[str, Any]:

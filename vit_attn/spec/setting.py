@@ -17,15 +17,20 @@ def setting(
     default: Any,
     *,
     knob: bool = False,
+    free: bool = False,
     choices: Iterable[str] = (),
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field of a spec. `knob=True` marks a number that enters the compiled step as an argument (never recompiles)."""
+    """A field of a spec.
+
+    `knob=True` marks a number that enters the compiled step as an argument (never recompiles), `free=True` what may change
+    when a run is resumed: where and how fast things happen, not what comes out.
+    """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    bounds = {"knob": knob, "choices": tuple(choices), **limits}
+    bounds = {"knob": knob, "free": free, "choices": tuple(choices), **limits}
     return dataclasses.field(default=default, metadata=bounds)
 
 

@@ -19,7 +19,11 @@ class Checkpoints:
 
     def __init__(self, run_dir: RunDir, keep: int) -> None:
         self._run_dir = run_dir
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})  # the first process writes for all
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, create=False, multiprocessing_options=alone
+        )
+        run_dir.checkpoints.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(run_dir.checkpoints.absolute(), options=options)
 
     def steps(self) -> list[int]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import RunSpec, flat
+from vit_attn.spec.run import RunSpec, flat, free_settings
 
 STATES = ("waiting", "running", "stopped", "done", "diverged", "failed")
 FINISHED = ("done", "diverged")
@@ -104,9 +104,9 @@ class RunDir:
             raise UserError(f"--workdir={self.path} is the directory of a sweep; take another --workdir for a run")
 
     def create(self, spec: RunSpec) -> None:
-        """Makes the directory and its config.json, unless they are there."""
+        """Makes the directory and its config.json. One that is there takes over what a restart may change."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.json").exists():
+        if self.spec() != spec:
             write_json(self.path / "config.json", dataclasses.asdict(spec))
 
     def clear(self) -> None:
@@ -157,9 +157,10 @@ def file_lock(path: Path, held: str, wait_seconds: float = 0.0) -> Iterator[None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """ "config.seed: 0 there, 1 here" for every setting in which two runs differ."""
+    """ "config.seed: 0 there, 1 here" for every setting in which two runs differ, but for those that a restart may change."""
     there, here = flat(old), flat(json.loads(json.dumps(new)))  # tuples are lists in a file
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    free = free_settings()
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key) and key not in free]
     return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
 
 

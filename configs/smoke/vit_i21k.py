@@ -1,0 +1,13 @@
+"""configs/vit_i21k.py at a thousandth of its data, for tests.
+
+python -m vit_attn.main --config configs/smoke/vit_i21k.py:data_dir=DIR --workdir runs/smoke
+"""
+
+from ml_collections import ConfigDict
+
+from configs.smoke.recipe import smoke
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: those of the recipe."""
+    return smoke("vit_i21k", arg)
