@@ -49,10 +49,14 @@ class Job:
 
 
 class Workers:
-    """`processes` worker processes, or, if that is 0, `threads` threads. Processes end with this one, however it ends."""
+    """`processes` worker processes (-1: one a core), or, if that is 0, `threads` threads.
+
+    Processes end with this one, however it ends.
+    """
 
     def __init__(self, processes: int = 0, threads: int = 1) -> None:
-        self.processes, self.parallel = processes, processes or threads
+        self.processes = available_cores() if processes < 0 else processes
+        self.parallel = self.processes or threads
         self._deaths = 0
         self._jobs: dict[int, Job] = {}  # under way, the oldest first
         self._pool = self._new_pool()
@@ -106,3 +110,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

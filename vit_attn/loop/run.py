@@ -24,6 +24,7 @@ from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
 from vit_attn.parallel.mesh import check_divides, local_rows, make_mesh
 from vit_attn.parallel.processes import from_first, is_first, say
+from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
@@ -50,6 +51,7 @@ def run_pack(request: Request) -> int:
     specs = list(request.runs.values())
     spec = specs[0]
     check_one_pack(specs)
+    check_id_files(spec)
     data = spec.data
     source = open_source(
         data.split(data.train_split),
@@ -58,6 +60,7 @@ def run_pack(request: Request) -> int:
         timeout_seconds=data.timeout_seconds,
     )
     evaluators = open_evaluators(spec)
+    _tell_length(spec, source)
     mesh = make_mesh(spec.mesh)
     say(attention_line(spec.model, mesh))
     for line in (note for evaluator in evaluators for note in evaluator.notes):
@@ -70,6 +73,15 @@ def run_pack(request: Request) -> int:
         unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))
         todo = {run_dir: one for (run_dir, one), wanted in zip(request.runs.items(), unfinished, strict=True) if wanted}
         return _train(todo, source, evaluators, mesh, stop) if todo else FINISHED_CODE
+
+
+def _tell_length(spec: RunSpec, source: Source) -> None:
+    epochs, images = spec.train.epochs, spec.train.epoch_images
+    if epochs is not None and images != len(source):
+        say(
+            f"note: split {source.split!r} of data set {source.name} has {len(source)} images, and config.train.epoch_images="
+            f"{images}: the {spec.train.steps} steps are {epochs:g} epochs of the latter"
+        )
 
 
 def _take_directories(request: Request, stack: ExitStack) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_attn.ops.nonlinearity import POINTWISE, ROWWISE
+from vit_attn.spec.check_evals import check_evals
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import AttentionSpec, ModelSpec
 from vit_attn.spec.run import RunSpec, TrainSpec
@@ -132,6 +133,7 @@ def _checked(spec: RunSpec) -> RunSpec:
             f"{spec.model.attention.dropout} to 0, or config.mesh.seq to 1"
         )
     _check_eval(spec)
+    check_evals(spec)
     padding, side = spec.data.crop_padding, spec.model.image_size
     if padding >= side:
         raise UserError(f"config.data.crop_padding={padding} must be less than config.model.image_size={side}")
