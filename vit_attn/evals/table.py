@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+from vit_attn.evals.attention_stats import attention_stats
 from vit_attn.evals.classification import classification, validation
 from vit_attn.evals.evaluator import Evaluator
+from vit_attn.evals.fewshot import fewshot
+from vit_attn.evals.label_subset import label_subset
 from vit_attn.spec.run import RunSpec
 
 EVALUATORS: dict[str, Callable[[RunSpec, str, Any], Evaluator]] = {
     "classification": classification,
+    "label_subset": label_subset,
+    "fewshot": fewshot,
+    "attention_stats": attention_stats,
 }
 
 

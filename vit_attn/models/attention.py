@@ -1,5 +1,8 @@
 """Multi-head attention of any form, with its qk-layernorm, gate and learned alpha."""
 
+import math
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,11 +13,24 @@ from vit_attn.models.projection import Projection
 from vit_attn.ops.attend import attend
 from vit_attn.ops.choice import CPU_TILE_LOGITS, KEY_BLOCK, Sizes, choose_impl
 from vit_attn.ops.form import Form
+from vit_attn.ops.moments import logits_and_weights, weight_statistics
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.ops.norm import QKNorm
 from vit_attn.parallel.mesh import axis_size
 from vit_attn.parallel.sequence.attention import choose_layout, sharded_attend
 from vit_attn.spec.model import AttentionSpec
+
+STATISTICS_LOGITS = 2**25  # at a time, on a device
+
+
+def record(module: nn.Module, collection: str, compute: Callable[[], dict[str, Array]]) -> None:
+    """Sows what `compute` gives, as arrays, if `collection` is mutable (`apply(..., mutable=["stats"])`); else traces nothing.
+
+    "stats": a few numbers of each image, of every layer. "weights": all weights of attention, for a few images.
+    """
+    if module.is_mutable_collection(collection) and not module.is_initializing():
+        for name, value in compute().items():
+            module.sow(collection, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
 
 
 class Attention(nn.Module):
@@ -48,20 +64,29 @@ class Attention(nn.Module):
         q, k, v = project(queries, "query"), project(keys, "key"), project(keys, "value")
         numbers = self._learned(numbers)
         form = self._form(length, keys.shape[1], train)
-        impl = self._impl(length, *heads)
+        impl, norm = self._impl(length, *heads), self._norm(heads)
         if queries.shape[1] == keys.shape[1] and (axis_size("seq") > 1 or impl != "dense"):
             layout = choose_layout(self.spec.seq_layout, self.spec.h)
-            out = sharded_attend(q, k, v, form, numbers, impl=impl, norm=self._norm(heads), seq_layout=layout)
+            out = sharded_attend(q, k, v, form, numbers, impl=impl, norm=norm, seq_layout=layout)
         else:
             pad = (
                 None if form.length is None else jnp.where(jnp.arange(keys.shape[1]) < length, 0.0, -jnp.inf)[None, None, None]
             )
             key = self.make_rng("dropout") if form.dropout else None
-            out = attend(q, k, v, form, numbers, impl="dense", norm=self._norm(heads), mask=pad, dropout_key=key)
+            out = attend(q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key)
+        self._record(q, k, form, numbers, norm)
         flat = out.reshape(*queries.shape)
         if self.spec.gate != "none":
             flat = Gate(self.spec, self.heads, self.dtype, name="gate")(flat, queries, numbers.pi_init)
         return Projection(heads, (width,), self.dtype, name="out")(flat)
+
+    def _record(
+        self, q: Float[Array, "B q H d"], k: Float[Array, "B k H d"], form: Form, numbers: Numbers, norm: QKNorm
+    ) -> None:
+        """What no implementation keeps: the weights, computed once more where they are asked for."""
+        turns = _turns(len(q), q.shape[1] * k.shape[1] * self.heads)
+        record(self, "stats", lambda: weight_statistics(q, k, form, numbers, norm, turns))
+        record(self, "weights", lambda: {"weights": logits_and_weights(q, k, form, numbers, norm)[1]})
 
     def _form(self, length: int, keys: int, train: bool) -> Form:
         on_cpu = jax.default_backend() == "cpu"
@@ -94,6 +119,13 @@ class Attention(nn.Module):
             Scale(shape, self.spec.qk_norm_scale, self.spec.qk_norm_bias, name=f"{name}_ln") for name in ("query", "key")
         )
         return QKNorm(*query(), *key())
+
+
+def _turns(batch: int, logits_an_image: int) -> int:
+    """In how many equal parts the images go, so that a device has STATISTICS_LOGITS at a time, or those of one image."""
+    a_device = batch // math.gcd(batch, axis_size("data"))
+    fit = STATISTICS_LOGITS * axis_size("seq") // logits_an_image
+    return next(turns for turns in range(1, a_device + 1) if a_device % turns == 0 and a_device // turns <= max(fit, 1))
 
 
 class Scale(nn.Module):

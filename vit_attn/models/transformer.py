@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_attn.models.attention import Attention
+from vit_attn.models.attention import Attention, record
+from vit_attn.ops.moments import infinity_norm, kurtosis, outliers
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.mesh import spread_tokens
 from vit_attn.spec.model import ModelSpec
@@ -48,7 +49,10 @@ class Block(nn.Module):
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
         x = spread_tokens(x + self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", train))
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x)
-        return spread_tokens(x + self._branch(Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y), "layer_scale_1", train))
+        ffn = Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y)
+        x = spread_tokens(x + self._branch(ffn, "layer_scale_1", train))
+        record(self, "stats", lambda: activation_statistics(x[:, :length], ffn[:, :length]))
+        return x
 
     def _branch(self, branch: Float[Array, "B L D"], name: str, train: bool) -> Float[Array, "B L D"]:
         if self.spec.layer_scale is not None:
@@ -58,6 +62,22 @@ class Block(nn.Module):
             kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.drop, (len(branch), 1, 1))
             branch = jnp.where(kept, branch / (1.0 - self.drop), 0.0).astype(branch.dtype)
         return branch
+
+
+def activation_statistics(block: Float[Array, "B L D"], ffn: Float[Array, "B L D"]) -> dict[str, Array]:
+    """Of a block's output (the residual stream behind it) and of its MLP's (before LayerScale and the sum), image by image.
+
+    [B] each, but for the 6-sigma outliers of the block's output: counts by channel [B, D] and by token [B, L].
+    """
+    far = outliers(block)
+    return {
+        "block_inf_norm": infinity_norm(block),
+        "block_kurtosis": kurtosis(block),
+        "ffn_inf_norm": infinity_norm(ffn),
+        "ffn_kurtosis": kurtosis(ffn),
+        "outliers_by_dim": far.sum(axis=1, dtype=jnp.int32),
+        "outliers_by_token": far.sum(axis=2, dtype=jnp.int32),
+    }
 
 
 class Encoder(nn.Module):
