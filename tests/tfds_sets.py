@@ -20,8 +20,12 @@ def write_set(
     version: str = "1.0.0",
     config: str | None = None,
     file_format: str = "array_record",
+    shards: int | None = None,
 ) -> Path:
-    """Prepares a data set below `data_dir`, its examples in the given order, and returns the directory of the version."""
+    """Prepares a data set below `data_dir`, its examples in the given order, and returns the directory of the version.
+
+    `shards`: into how many files each split is written; None: as TFDS likes.
+    """
     import tensorflow_datasets as tfds
 
     builder = tfds.dataset_builders.store_as_tfds_dataset(
@@ -33,6 +37,7 @@ def write_set(
         data_dir=data_dir,
         file_format=file_format,
         disable_shuffling=True,
+        download_config=tfds.download.DownloadConfig(num_shards=shards),
     )
     return Path(builder.data_dir)
 
@@ -70,6 +75,23 @@ def write_gray(data_dir: Path, name: str, labels: Iterable[int], *, truncated: I
         encoded = encode(np.full((8, 8), 3 * i, np.uint8))
         examples.append({"image": encoded[: len(encoded) // 2] if i in truncated else encoded, "label": label})
     return write_set(data_dir, name, features, {"train": examples}, **how)
+
+
+def write_numbered(data_dir: Path, name: str, sizes: Mapping[str, int], *, several: bool = False, **how: Any) -> Path:
+    """A set of splits of the given sizes, of 8x8 gray PNGs; the label of an example is its number in the split.
+
+    With `several`, example i has the labels 0 ... i % 4 - 1 instead: so some have none, and some have three.
+    """
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.Scalar(np.int64)
+    features = {"image": tfds.features.Image(shape=(8, 8, 1)), "label": tfds.features.Sequence(label) if several else label}
+    images = [encode(np.full((8, 8), value, np.uint8)) for value in range(256)]
+    splits = {
+        split: [{"image": images[i % 256], "label": list(range(i % 4)) if several else i} for i in range(count)]
+        for split, count in sizes.items()
+    }
+    return write_set(data_dir, name, features, splits, **how)
 
 
 def encode(pixels: np.ndarray, image_format: str = "png", **options: Any) -> bytes:

@@ -20,6 +20,7 @@ from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import ModelSpec
 from vit_attn.spec.run import RunSpec, TrainSpec
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = RunSpec(model=ModelSpec(image_size=32, num_classes=10), train=TrainSpec(batch_images=150))
 
 
@@ -92,7 +93,8 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
-    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout.readline().strip() == "reading"
             family = psutil.Process(parent.pid).children(recursive=True)

@@ -1,18 +1,16 @@
 import dataclasses
 import pickle
-import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tfds_sets import CIFAR10_IMAGES, write_cifar10
+from tfds_sets import CIFAR10_IMAGES
 
-from vit_attn.data.source import open_source
+from vit_attn.data.sources.open import open_source
+from vit_attn.spec.data import DataSpec
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import DataSpec
 
 
 @pytest.fixture
@@ -22,17 +20,17 @@ def cifar10(sets: Path) -> DataSpec:
 
 def error_of(data: DataSpec, split: str = "train", num_classes: int = 10) -> str:
     with pytest.raises(UserError) as caught:
-        open_source(data, split, num_classes)
+        open_source(data.split(split), num_classes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_source_holds_the_encoded_examples(cifar10: DataSpec, split: str) -> None:
-    source = open_source(cifar10, split, 10)
+    source = open_source(cifar10.split(split), 10)
     assert len(source) == CIFAR10_IMAGES[split]
     assert source[0]["image"].startswith(b"\x89PNG")
-    assert all(0 <= source[i]["label"] < 10 for i in range(len(source)))
+    assert all(0 <= source[i]["labels"][0] < 10 and len(source[i]["labels"]) == 1 for i in range(len(source)))
     assert len({source[i]["image"] for i in range(len(source))}) == len(source)
 
 
@@ -46,20 +44,20 @@ def test_a_source_holds_the_encoded_examples(cifar10: DataSpec, split: str) -> N
     ],
 )
 def test_slices_of_a_split(cifar10: DataSpec, split: str, rows: range) -> None:
-    whole, part = open_source(cifar10, "train", 10), open_source(cifar10, split, 10)
+    whole, part = open_source(cifar10.split("train"), 10), open_source(cifar10.split(split), 10)
     assert [part[i] for i in range(len(part))] == [whole[i] for i in rows]
 
 
 def test_a_source_can_be_pickled_after_use(cifar10: DataSpec) -> None:
-    source = open_source(cifar10, "train", 10)
+    source = open_source(cifar10.split("train"), 10)
     first = source[0]
     assert pickle.loads(pickle.dumps(source))[0] == first
 
 
 def test_the_newest_version_is_the_default(sets: Path) -> None:
     data = DataSpec(name="several_versions", data_dir=str(sets))
-    assert open_source(data, "train", 10).name == "several_versions/1.10.0"
-    assert open_source(dataclasses.replace(data, version="1.9.0"), "train", 10).name == "several_versions/1.9.0"
+    assert open_source(data.split("train"), 10).name == "several_versions/1.10.0"
+    assert open_source(dataclasses.replace(data, version="1.9.0").split("train"), 10).name == "several_versions/1.9.0"
     message = error_of(dataclasses.replace(data, version="1.8.0"))
     assert "config.data.version" in message
     assert "'1.8.0' is unknown" in message
@@ -68,7 +66,7 @@ def test_the_newest_version_is_the_default(sets: Path) -> None:
 
 def test_a_config_of_a_set(sets: Path) -> None:
     data = DataSpec(name="with_configs/small", data_dir=str(sets))
-    assert len(open_source(data, "train", 10)) == 3
+    assert len(open_source(data.split("train"), 10)) == 3
     message = error_of(dataclasses.replace(data, name="with_configs"))
     assert "config.data.name='with_configs' needs the name of a config" in message
     assert "with_configs/small" in message
@@ -77,7 +75,7 @@ def test_a_config_of_a_set(sets: Path) -> None:
 def test_the_default_directory(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = DataSpec(name="cifar10", data_dir=None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(sets))
-    assert len(open_source(data, "train", 10)) == CIFAR10_IMAGES["train"]
+    assert len(open_source(data.split("train"), 10)) == CIFAR10_IMAGES["train"]
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(sets))
     assert f"{str(sets / 'tensorflow_datasets')!r}" in error_of(data)
@@ -144,22 +142,6 @@ def test_more_classes_than_the_model_has(cifar10: DataSpec) -> None:
     assert message == "config.model.num_classes=9 is too small: 'label' of data set cifar10/3.0.2 has 10 classes"
 
 
-def test_a_tfrecord_set_tells_how_to_copy_it_and_that_works(tmp_path: Path) -> None:
-    data = DataSpec(name="cifar10", data_dir=str(tmp_path / "old sets"))
-    write_cifar10(tmp_path / "old sets", file_format="tfrecord")
-    message = error_of(data)
-    assert "is prepared as tfrecord, but array_record is needed" in message
-    command = re.search("copy it with `python (.*)` and set config.data.data_dir=('.*')$", message)
-    assert command is not None
-    subprocess.run([sys.executable, *shlex.split(command[1])], check=True, capture_output=True)
-    copied = open_source(dataclasses.replace(data, data_dir=command[2].strip("'")), "train", 10)
-    write_cifar10(tmp_path / "new sets")
-    direct = open_source(dataclasses.replace(data, data_dir=str(tmp_path / "new sets")), "train", 10)
-    assert {copied[i]["image"]: copied[i]["label"] for i in range(37)} == {
-        direct[i]["image"]: direct[i]["label"] for i in range(37)
-    }
-
-
 def test_an_unreadable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = error_of(DataSpec(name="cifar10", data_dir=str(tmp_path / "file")))
@@ -172,7 +154,7 @@ def test_a_damaged_set(sets: Path, tmp_path: Path) -> None:
     shard = next(copy.glob("*/*test.array_record*"))
     shard.unlink()
     assert "is incomplete: its file" in error_of(data, "test")
-    assert len(open_source(data, "train", 10)) == CIFAR10_IMAGES["train"]
+    assert len(open_source(data.split("train"), 10)) == CIFAR10_IMAGES["train"]
     (copy / "3.0.2" / "dataset_info.json").write_text("{")
     assert f"{str(copy / '3.0.2')!r} cannot be read as a data set of TFDS" in error_of(data)
     (copy / "3.0.2" / "dataset_info.json").unlink()
