@@ -62,7 +62,15 @@ def test_ml_collections_stops_at_the_door():
 
 
 @pytest.mark.parametrize(
-    "program", ["vit_attn.main", "launch.sweep", "launch.status", "vit_attn.report", "vit_attn.analysis.init_scale", "vit_attn.analysis.attention_maps"]
+    "program",
+    [
+        "vit_attn.main",
+        "launch.sweep",
+        "launch.status",
+        "vit_attn.report",
+        "vit_attn.analysis.init_scale",
+        "vit_attn.analysis.attention_maps",
+    ],
 )
 def test_help_loads_no_heavy_library(program):
     code = f"""

@@ -15,6 +15,9 @@ def smoke(recipe: str, arg: str) -> ConfigDict:
         given = f"{given},aug=light2"
     config: Any = importlib.import_module(f"configs.{recipe}").get_config(given)
     config.data.workers = 0
+    if recipe == "vit_i21k":
+        config.data.train_split, config.eval.split = "full[51:]", "full[25:51]"
+        config.evals.test.data.split = "full[:25]"
     config.train.epochs = 1.0
     config.train.epoch_images //= SHARE
     config.train.batch_images = 64

@@ -7,27 +7,28 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vit_attn.data.embedded.make import CLASSES, NAME, VERSION, make
-from vit_attn.data.preprocess import decode
-from vit_attn.data.source import EMBEDDED_DIR, open_source
-from vit_attn.spec.run import DataSpec
+from vit_attn.data.sources.open import open_source
+from vit_attn.data.sources.prepared import EMBEDDED_DIR
+from vit_attn.data.views import whole_view
+from vit_attn.spec.data import DataSpec
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 10_000), ("validation", 2_000)])
 def test_our_pixels_and_labels_are_those_that_tfds_and_tensorflow_read(split: str, count: int) -> None:
-    source = open_source(DataSpec(), split, 10)
+    source = open_source(DataSpec().split(split), 10)
     assert len(source) == count
     builder = tfds.builder_from_directory(EMBEDDED_DIR / NAME / VERSION)
     assert builder.info.features["label"].names == list(CLASSES)
     raw = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     for i in range(0, count, 20):
         pixels = tf.io.decode_png(raw[i]["image"], channels=3).numpy()
-        np.testing.assert_array_equal(decode(source[i]["image"], 28), pixels, strict=True)
-        assert source[i]["label"] == raw[i]["label"]
+        np.testing.assert_array_equal(whole_view(source[i]["image"], 28), pixels, strict=True)
+        assert source[i]["labels"] == [raw[i]["label"]]
 
 
 def test_the_classes_are_about_equally_frequent() -> None:
-    source = open_source(DataSpec(), "validation", 10)
-    frequencies = np.bincount([source[i]["label"] for i in range(len(source))], minlength=10) / len(source)
+    source = open_source(DataSpec().split("validation"), 10)
+    frequencies = np.bincount([source[i]["labels"][0] for i in range(len(source))], minlength=10) / len(source)
     assert np.abs(frequencies - 0.1).max() < 0.02
 
 
@@ -48,10 +49,10 @@ def test_making_keeps_images_labels_and_their_order(tmp_path: Path) -> None:
     make(tmp_path, tmp_path / "made")
     assert [path.name for path in (tmp_path / "made").iterdir()] == [NAME]
     for part, split in (("train", "train"), ("t10k", "validation")):
-        source = open_source(DataSpec(data_dir=str(tmp_path / "made")), split, 10)
-        decoded = np.stack([decode(source[i]["image"], 28)[..., 0] for i in range(len(source))])
+        source = open_source(DataSpec(data_dir=str(tmp_path / "made")).split(split), 10)
+        decoded = np.stack([whole_view(source[i]["image"], 28)[..., 0] for i in range(len(source))])
         np.testing.assert_array_equal(decoded, images[part])
-        assert [source[i]["label"] for i in range(len(source))] == labels[part].tolist()
+        assert [source[i]["labels"][0] for i in range(len(source))] == labels[part].tolist()
 
 
 def test_the_licence_lies_beside() -> None:

@@ -68,9 +68,13 @@ class Deadly:
 
 
 def test_the_user_is_told_that_workers_die() -> None:
-    with closing(Workers(1)) as workers, closing(train_batches(SPEC, Deadly(), 0, workers)) as batches:
-        with pytest.raises(UserError, match=r"died .* times in a row.*memory for config\.data\.workers=1"):
-            next(batches)
+    said = r"died .* times in a row.*memory for config\.data\.workers=1"
+    with (
+        closing(Workers(1)) as workers,
+        closing(train_batches(SPEC, Deadly(), 0, workers)) as batches,
+        pytest.raises(UserError, match=said),
+    ):
+        next(batches)
 
 
 PARENT = """
@@ -94,7 +98,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    program = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout.readline().strip() == "reading"
             family = psutil.Process(parent.pid).children(recursive=True)

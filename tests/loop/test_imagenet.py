@@ -26,7 +26,7 @@ def data_dir(tmp_path_factory):
     write_imagenet_v2(folder)
     write_imagenet2012_real(folder)
     write_imagenet21k(folder, size=IMAGES)
-    for name in ("dtd", "uc_merced"):
+    for name in ("dtd", "oxford_iiit_pet"):
         write_fewshot(folder, name)
     return folder
 

@@ -35,7 +35,7 @@ class SharedPixels:
         code = pickle.dumps(reader)
         self._shape, self._size = shape, math.prod(shape)
         self._memory = SharedMemory(create=True, size=max(places * self._size + len(code), 1))
-        self._memory.buf[places * self._size : places * self._size + len(code)] = code
+        buffer(self._memory)[places * self._size : places * self._size + len(code)] = code
         self._code = (places * self._size, len(code))
         self._free = list(range(places))
         self._taken: dict[int, int] = {}
@@ -70,4 +70,9 @@ def reader_and_pixels(given: tuple[Any, ...]) -> tuple[Any, np.ndarray]:
 @lru_cache(maxsize=4)
 def _attached(name: str, start: int, length: int) -> tuple[SharedMemory, Any]:
     memory = SharedMemory(name)
-    return memory, pickle.loads(bytes(memory.buf[start : start + length]))
+    return memory, pickle.loads(bytes(buffer(memory)[start : start + length]))
+
+
+def buffer(memory: SharedMemory) -> memoryview:
+    assert memory.buf is not None  # it is until `close`
+    return memory.buf

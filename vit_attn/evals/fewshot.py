@@ -122,7 +122,10 @@ def fewshot(spec: RunSpec, prefix: str, own: FewshotSpec) -> Evaluator:
     """Raises UserError if none of the sets is there. Those that are missing are named in `notes`, with what prepares them."""
     sources, missing = _open_sets(spec, prefix, own)
     if not sources:
-        raise UserError(f"config.evals.{prefix}: none of its data sets can be read. " + "; ".join(missing.values()))
+        raise UserError(
+            f"config.evals.{prefix}: none of its data sets can be read (--config.evals.{prefix}=none goes on without it). "
+            + "; ".join(missing.values())
+        )
     skip_bad = spec.data.on_bad_image == "skip"
     supports = {name: Support(train, own.shots, own.seeds, skip_bad) for name, (train, _) in sources.items()}
     passes = {}

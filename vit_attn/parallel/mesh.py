@@ -62,7 +62,7 @@ def check_divides(mesh: Mesh, **batch_images: int) -> None:
 def local_rows(mesh: Mesh, batch_images: int) -> list[int]:
     """The rows of a batch that lie on devices of this process, in order."""
     parts = batched(mesh).addressable_devices_indices_map((batch_images,)).values()
-    return sorted({row for (part,) in parts for row in range(*part.indices(batch_images))})
+    return sorted({row for part in parts if part for row in range(*part[0].indices(batch_images))})
 
 
 def to_global(mesh: Mesh, batch: Any, batch_images: int) -> Any:

@@ -19,8 +19,8 @@ def adam(train: TrainSpec) -> optax.GradientTransformation:
 def schedule(train: TrainSpec, step: Int[Array, ""]) -> Float[Array, ""]:
     """The fraction of the peak at a step. `step` counts the updates already made.
 
-    In the warm-up it rises in a straight line from `warmup_start` to 1. From there on it is floor + (1 - floor) (1 + cos(pi p)) / 2,
-    where p ends at 1 and is 0 at the end of the warm-up (big_vision), or at step 0 (timm).
+    In the warm-up it rises in a straight line from `warmup_start` to 1. From there on it is
+    floor + (1 - floor) (1 + cos(pi p)) / 2; p ends at 1, and is 0 at the end of the warm-up (big_vision) or at step 0 (timm).
     """
     warmup, floor, first = train.warmup_steps, train.floor, train.warmup_steps if train.cosine_from == "warmup" else 0
     progress = jnp.clip((step - first) / (train.steps - first), 0.0, 1.0)
