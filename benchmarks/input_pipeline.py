@@ -5,7 +5,7 @@
 FOLDER is filled by benchmarks.photographs where it is empty. Each contestant is a process of its own with `workers` threads
 (and cores, where the system can bind it to some); in each round all take their turn with the same images, in batches of 64.
 
-ours                     train_view in a pool of threads -> uint8; the flip and the scaling are left to the device
+ours                     the trainer's own batches, by threads -> uint8; the flip and the scaling are left to the device
 tf.data                  big_vision's: decode_and_crop_jpeg, bilinear resize, flip, scaled to -1 ... 1 -> float32
 tf.data, RandAugment     the same with RandAugment(2, 10) (benchmarks/randaugment.py)
 Pillow                   torchvision's: open, crop, resize, flip, to float32, normalised
@@ -44,7 +44,12 @@ from rich.table import Table
 from benchmarks.photographs import photographs
 from vit_attn.data.crop import crop_rng, inception_crop
 from vit_attn.data.decode import image_shape
+from vit_attn.data.pipeline import Batches
+from vit_attn.data.readers import TrainReader
+from vit_attn.data.sources.source import Example
 from vit_attn.data.views import resize, train_view
+from vit_attn.data.workers import Workers
+from vit_attn.spec.data import DataSpec
 
 BATCH = 64
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -64,8 +69,31 @@ def threaded(view: Callable[[int], np.ndarray], count: int, workers: int) -> Ite
         yield from pool.map(batch, range(0, count, BATCH))
 
 
+class Memory:
+    """Encoded images in memory, as a source of data/sources."""
+
+    name, split, label_names = "photographs", "train", None
+
+    def __init__(self, images: list[bytes]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"image": self._images[index], "labels": [0]}
+
+    def where(self, index: int) -> str:
+        return f"photograph {index}"
+
+    def order(self, position: int, seed: int) -> tuple[int, int]:
+        return divmod(position, len(self._images))
+
+
 def ours(images: list[bytes], size: int, workers: int) -> Round:
-    return lambda epoch: threaded(lambda i: train_view(images[i], size, crop_rng(0, epoch, i)), len(images), workers)
+    data, steps = DataSpec(crop="inception", prefetch_batches=2), len(images) // BATCH
+    reader, pool = TrainReader(Memory(images), data, BATCH, size, 1), Workers(0, workers)
+    return lambda epoch: Batches(reader, range(BATCH), range(epoch * steps, (epoch + 1) * steps), size, data, pool)
 
 
 def pillow(images: list[bytes], size: int, workers: int) -> Round:

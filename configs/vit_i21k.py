@@ -2,7 +2,7 @@
 
     python -m vit_attn.main --config configs/vit_i21k.py:variant=S/16,h=relu,alpha=1 --workdir runs/i21k_s16_relu
 
-103,607 steps of 4096 images. Mean over the tokens, sigmoid loss with a head that starts at -10; qk-layernorm, as the paper has
+103,608 steps of 4096 images. Mean over the tokens, sigmoid loss with a head that starts at -10; qk-layernorm, as the paper has
 it. S/8 gets the augmentation of S/16: the paper is silent, and big_vision's table has no S/8. big_vision's own default is 300
 epochs (epochs=300). Cost: 4.2e8 images; with S/16 1.2e19 FLOP, about 65 TPU v5e core-hours at 25 % of the peak. Not run yet: no
 expected accuracy. Needs imagenet21k and imagenet2012 prepared by TFDS, and those of the eight few-shot sets that are to count
@@ -53,6 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "eval": i1k_evaluation(batch_images=4096, steps=5000) | {"split": "full[25600:51200]"},
             "evals": {
                 "test": {"type": "classification", "data": {"split": "full[:25600]"}},
+                "train_seen": {"type": "classification", "data": {"split": "full[51200:76800]"}},
                 "i1k": {
                     "type": "label_subset",
                     "head_ids": a["ids"] or None,

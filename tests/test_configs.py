@@ -14,7 +14,10 @@ from vit_attn.spec.run import Knobs, static_of
 from vit_attn.train.state import init_state
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name not in ("__init__.py", "common.py"))
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").glob("*.py") if path.name not in ("__init__.py", "common.py", "imagenet.py")
+)
+SMOKE = [ROOT / "configs" / "smoke" / f"{name}.py" for name in ("vit_i1k", "vit_i21k", "vit_s16_i1k", "vit_s16_quant")]
 SWEEPS = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if path.name != "__init__.py")
 
 
@@ -24,7 +27,7 @@ def shapes(spec):
     return jax.eval_shape(partial(init_state, static_of(spec)), knobs).params
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CONFIGS + SMOKE, ids=lambda path: path.name)
 def test_config(path):
     assert path.read_text().startswith('"""')
     spec = load_run(str(path), {})
@@ -59,3 +62,73 @@ def test_the_quickstart_sweep_is_the_one_promised():
     want |= {(h, alpha, 7) for h in ("relu", "relu2") for alpha in alphas} | {("relu", alpha, 4) for alpha in alphas}
     assert points == want
     assert len(members) == 17
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [
+        ("vit_i1k.py", 92_897),
+        ("vit_i21k.py", 103_608),
+        ("vit_i21k.py:epochs=300", 1_036_076),
+        ("vit_s16_i1k.py", 111_477),
+        ("vit_s16_i1k.py:epochs=300", 371_588),
+        ("vit_s16_quant.py", 750_684),
+    ],
+)
+def test_steps_of_the_recipes(recipe, steps):
+    """big_vision's numbers: round(epochs * images / batch)."""
+    assert load_run(f"configs/{recipe}", {}).train.steps == steps
+
+
+LEVELS = {  # mixup, layers, magnitude: as big_vision's tables give them for i21k and i1k; S/8 as S/16
+    "Ti/16": ((0.0, 0, 0), (0.0, 2, 0)),
+    "S/32": ((0.0, 0, 0), (0.2, 2, 15)),
+    "S/16": ((0.0, 2, 0), (0.5, 2, 15)),
+    "S/8": ((0.0, 2, 0), (0.5, 2, 15)),
+    "B/32": ((0.2, 2, 10), (0.5, 2, 15)),
+    "B/16": ((0.2, 2, 10), (0.5, 2, 15)),
+    "L/16": ((0.5, 2, 15), (0.5, 2, 15)),
+}
+
+
+@pytest.mark.parametrize("variant", LEVELS)
+def test_augmentation_by_size(variant):
+    for recipe, wanted in zip(("vit_i21k", "vit_i1k"), LEVELS[variant], strict=True):
+        data = load_run(f"configs/{recipe}.py:variant={variant}", {}).data
+        assert (data.mixup, data.randaug_layers, data.randaug_magnitude) == wanted
+
+
+@pytest.mark.parametrize("recipe", ["vit_i21k", "vit_i1k", "vit_s16_i1k", "vit_s16_quant"])
+def test_recipes_take_the_same_arguments(recipe):
+    spec = load_run(f"configs/{recipe}.py:variant=S/8,h=relu2,alpha=0.5,gate=gau,qk_norm=width,aug=strong1,seed=3", {})
+    attention = spec.model.attention
+    assert (attention.h, attention.alpha, attention.gate, attention.qk_norm) == ("relu2", 0.5, "gau", "width")
+    assert (spec.model.length, spec.seed) == (784 + (spec.model.pool == "tok"), 3)
+    assert (spec.data.mixup, spec.data.randaug_layers, spec.data.randaug_magnitude) == (0.5, 2, 20)
+
+
+def test_what_the_recipes_are():
+    i21k, i1k, simple, quant = (
+        load_run(f"configs/{name}.py", {}) for name in ("vit_i21k", "vit_i1k", "vit_s16_i1k", "vit_s16_quant")
+    )
+    for spec, head_bias, pool, loss in ((i21k, -10.0, "gap", "sigmoid_xent"), (i1k, -6.9, "tok", "sigmoid_xent")):
+        assert (spec.model.head_bias, spec.model.pool, spec.train.loss) == (head_bias, pool, loss)
+        assert (spec.train.batch_images, spec.model.posemb, spec.model.variant) == (4096, "learn", "B/16")
+    assert (i21k.model.rep_size, i1k.model.rep_size, simple.model.rep_size, quant.model.rep_size) == (False, True, True, False)
+    assert (simple.model.posemb, simple.model.pool, simple.train.batch_images) == ("sincos2d", "gap", 1024)
+    for spec in (i21k, i1k, simple):
+        assert (spec.train.warmup_steps, spec.train.peak_lr, spec.train.weight_decay, spec.train.clip_norm) == (
+            10_000,
+            1e-3,
+            1e-4,
+            1,
+        )
+        assert spec.model.attention.qk_norm == "head"
+    train = quant.train
+    assert (train.batch_images, train.label_smoothing, train.weight_decay, train.clip_norm) == (
+        512,
+        0.1,
+        pytest.approx(3e-5),
+        None,
+    )
+    assert (train.floor * train.peak_lr, train.warmup_start * train.peak_lr) == (pytest.approx(1e-5), pytest.approx(1e-6))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def start(argv, log, **environment):
         env=env,
         stdout=open(log, "w"),
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -56,16 +58,33 @@ def finish(argv, log, code=0):
     return Path(log).read_text()
 
 
-def kill_at(argv, log, text, number=signal.SIGTERM):
-    """Starts the command, sends it a signal as soon as it printed `text`, and returns its exit code."""
-    process = start(argv, log)
+def kill_at(argv, log, text, number=signal.SIGTERM, group=False, **environment):
+    """Starts the command, sends it (or all its `group`) a signal as soon as it printed `text`, and returns its exit code."""
+    process = start(argv, log, **environment)
     deadline = time.monotonic() + 200
     while text not in Path(log).read_text():
         assert process.poll() is None, Path(log).read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(number)
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     return process.wait(timeout=100)
+
+
+def together(argv, log, processes, devices):
+    """(exit codes, what they printed) of `processes` processes with `devices` CPU devices each that train one run."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    running = []
+    for process in range(processes):
+        meet = ["--processes", processes, "--process", process, "--coordinator", f"localhost:{port}"] if processes > 1 else []
+        running.append(start([*argv, *meet], f"{log}.{process}", XLA_FLAGS=flags))
+    codes = [one.wait(timeout=300) for one in running]
+    return codes, [Path(f"{log}.{process}").read_text() for process in range(processes)]
 
 
 def saved_steps(workdir):
@@ -97,6 +116,13 @@ def assert_same_arrays(one, other):
     assert len(one) > 20
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def assert_close(one, other):
+    """The order of sums over devices differs."""
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=2e-5, err_msg=name)
 
 
 def without_speed(rows):

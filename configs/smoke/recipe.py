@@ -17,7 +17,7 @@ def smoke(recipe: str, arg: str) -> ConfigDict:
     config.data.workers = 0
     if recipe == "vit_i21k":
         config.data.train_split, config.eval.split = "full[51:]", "full[25:51]"
-        config.evals.test.data.split = "full[:25]"
+        config.evals.test.data.split, config.evals.train_seen.data.split = "full[:25]", "full[51:76]"
     config.train.epochs = 1.0
     config.train.epoch_images //= SHARE
     config.train.batch_images = 64

@@ -258,7 +258,7 @@ def test_sets_that_are_missing(data_dir):
     (note,) = evaluator.notes
     assert note.startswith("config.evals.few: caltech101 is missing, few/mean_* is over 2 of 3 sets: ")
     assert "config.evals.few.data_dir" in note
-    assert f"tfds build caltech101 --data_dir={data_dir}" in note
+    assert f"tfds.builder('caltech101', data_dir={str(data_dir)!r}" in note
     spec = spec_of(data_dir, 16, sets=("caltech101", "oxford_iiit_pet"))
     with pytest.raises(UserError, match=r"config.evals.few: none of its data sets .*'caltech101'.*'oxford_iiit_pet'"):
         fewshot(spec, "few", spec.evals["few"])

@@ -1,43 +1,17 @@
 """Two processes with four devices each train as one process with eight: real processes, met over loopback."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-from trainer_runs import ROOT, command, run_here, saved_arrays, saved_steps, without_speed
+from trainer_runs import assert_close, command, run_here, saved_arrays, saved_steps, together, without_speed
 
 from vit_attn.store.run_dir import RunDir
 
 SETTINGS = {"data__crop_padding": 2, "data__flip": "true", "data__mixup": 0.3}
 
 
-def together(workdir, log, processes, devices, **settings):
-    """Exit codes of `processes` processes with `devices` devices each, that train one run."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    env = {**os.environ, "XLA_FLAGS": flags}
-    running = []
-    for process in range(processes):
-        meet = ["--processes", processes, "--process", process, "--coordinator", f"localhost:{port}"] if processes > 1 else []
-        argv = [sys.executable, "-m", "vit_attn.main", *command(workdir, **SETTINGS, **settings), *map(str, meet)]
-        output = open(f"{log}.{process}", "w")  # noqa: SIM115 (the process's)
-        running.append(subprocess.Popen(argv, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT))
-    codes = [one.wait(timeout=300) for one in running]
-    return codes, [Path(f"{log}.{process}").read_text() for process in range(processes)]
-
-
-def assert_close(one, other):
-    """The order of sums over devices differs."""
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=2e-5, err_msg=name)
+def tiny(workdir):
+    return command(workdir, **SETTINGS)
 
 
 def rows(workdir):
@@ -47,13 +21,13 @@ def rows(workdir):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    codes, logs = together(folder / "run", folder / "log", 1, 8)
+    codes, logs = together(tiny(folder / "run"), folder / "log", 1, 8)
     assert codes == [0], logs
     return folder / "run"
 
 
 def test_two_processes_are_as_good_as_one(alone, tmp_path):
-    codes, logs = together(tmp_path / "run", tmp_path / "log", 2, 4)
+    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log", 2, 4)
     assert codes == [0, 0], logs
     assert "8 cpu device(s) in 2 processes" in logs[0]
     assert "step 12/12 |" in logs[0]
@@ -65,10 +39,10 @@ def test_two_processes_are_as_good_as_one(alone, tmp_path):
 
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_run_goes_on_in_another_number_of_processes(alone, tmp_path, first):
-    codes, logs = together(tmp_path / "run", tmp_path / "log1", first, 8 // first)
+    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log1", first, 8 // first)
     assert codes == [0] * first, logs
     forget_from(tmp_path / "run", 8)
-    codes, logs = together(tmp_path / "run", tmp_path / "log2", 3 - first, 8 // (3 - first))
+    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log2", 3 - first, 8 // (3 - first))
     assert codes == [0] * (3 - first), logs
     assert "resumes at step 8" in logs[0]
     assert_close(saved_arrays(tmp_path / "run"), saved_arrays(alone))

@@ -65,6 +65,16 @@ def test_signal_then_the_same_command(uninterrupted, tmp_path, number, code):
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
+def test_ctrl_c_at_a_terminal_reaches_worker_processes_as_well(uninterrupted, tmp_path):
+    argv = command(tmp_path / "run", data__workers=2)
+    assert kill_at(argv, tmp_path / "log1", "step  4/12", signal.SIGINT, group=True) == 3
+    printed = (tmp_path / "log1").read_text()
+    assert "received SIGINT" in printed
+    assert "Traceback" not in printed
+    finish(argv, tmp_path / "log2")
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
 def test_killed_before_the_first_checkpoint(uninterrupted, tmp_path):
     assert kill_at(command(tmp_path / "run"), tmp_path / "log1", "starts (of 12)", signal.SIGKILL) == -9
     finish(command(tmp_path / "run"), tmp_path / "log2")

@@ -89,6 +89,12 @@ def test_contrast(magnitude):
     same(run(colour.contrast, float(by)), lambda image: oracle.blend(np.full_like(image, level), image, by))
 
 
+@pytest.mark.parametrize(("shape", "level"), [((51, 15), 2), ((307, 311), 255)])
+def test_the_gray_of_contrast_is_pixels_by_256(shape, level):
+    image = np.full((*shape, 3), 100, np.uint8)
+    np.testing.assert_array_equal(colour.contrast(jnp.asarray(image), 0.0), np.full_like(image, level))
+
+
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 def test_color(magnitude):
     by = factor(magnitude)

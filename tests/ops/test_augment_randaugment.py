@@ -117,10 +117,16 @@ def test_devices_work_on_their_own_images(axes):
     mesh = Mesh(np.array(jax.devices()).reshape(shape), axes)
     split = NamedSharding(mesh, PartitionSpec("data"))
 
-    def prepared(index, images):
-        return randaugment(example_keys(5, jnp.zeros_like(index), index), images, 2, 15.0)
+    def program(told):
+        def prepared(index, images):
+            keys = example_keys(5, jnp.zeros_like(index), index)
+            return randaugment(keys, images, 2, 15.0, split if told else None)
 
-    index = jax.device_put(jnp.arange(16), split)
-    program = jax.jit(prepared, out_shardings=split).lower(index, jax.device_put(images, split)).compile()
-    assert not any(word in program.as_text() for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all"))
-    np.testing.assert_array_equal(program(index, jax.device_put(images, split)), augment(keys(16), images, 2, 15.0))
+        return jax.jit(prepared, out_shardings=split).lower(*arguments).compile()
+
+    arguments = jax.device_put(jnp.arange(16), split), jax.device_put(images, split)
+    expected = augment(keys(16), images, 2, 15.0)
+    own = program(True)
+    assert not any(word in own.as_text() for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all"))
+    np.testing.assert_array_equal(own(*arguments), expected)
+    np.testing.assert_array_equal(program(False)(*arguments), expected)

@@ -21,7 +21,7 @@ def spec_of(pool="tok", **attention):
 
 
 REST = {  # adam_eps: gradients near 0 would be blown up, and their rounding with them
-    "data": {"crop_padding": 3, "flip": True},
+    "data": {"crop_padding": 3, "flip": True, "randaug_layers": 2, "mixup": 0.3},
     "train": {"batch_images": 24, "steps": 9, "peak_lr": 1e-2, "adam_eps": 1e-4, "clip_norm": 100.0, "weight_decay": 0.0},
     "eval": {"batch_images": 16},
 }

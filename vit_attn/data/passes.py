@@ -9,6 +9,8 @@ from jaxtyping import UInt8
 from vit_attn.data.sources.source import Source
 from vit_attn.data.views import Fit, Method, eval_view, whole_view
 
+WHOLE_TO_CENTRE = 256 / 224  # of the sides of a resized image to those of what is cut out of it
+
 
 @dataclass(frozen=True)
 class View:
@@ -23,7 +25,7 @@ class View:
         """Raises BadImageError."""
         if self.resize == "square" and self.resize_pixels in (0, self.image_size):
             return whole_view(encoded, self.image_size)
-        pixels = self.resize_pixels or round(self.image_size * 256 / 224)
+        pixels = self.resize_pixels or round(WHOLE_TO_CENTRE * self.image_size)
         return eval_view(encoded, self.image_size, self.resize, pixels, self.method)
 
 

@@ -40,7 +40,7 @@ class Batches(Iterator[Batch]):
         shape = (len(rows), image_size, image_size, 3)
         self.reading = Reading()
         self._data, self._workers, self._numbers = data, workers, iter(numbers)
-        self._examples, self._name = len(reader.source), reader.source.name
+        self.examples, self.name = len(reader.source), reader.source.name
         self._pieces = [(at, rows[at : at + PIECE_IMAGES]) for at in range(0, max(len(rows), 1), PIECE_IMAGES)]
         ahead = max(1, min(data.prefetch_batches, data.prefetch_bytes // max(math.prod(shape), 1)))
         self._pixels = SharedPixels(reader, shape, ahead) if workers.processes else OwnPixels(reader, shape)
@@ -74,12 +74,8 @@ class Batches(Iterator[Batch]):
 
     def _check_bad(self) -> None:
         """Raises UserError when more than max_bad_share of the images read, or of the split if that is more, are bad."""
-        bad, most = self.reading.bad, self._data.max_bad_share * max(self.reading.images, self._examples)
-        if bad > most:
-            raise UserError(
-                f"{bad} images of {self._name} could not be decoded, which is more than config.data.max_bad_share="
-                f"{self._data.max_bad_share} of them: look at the data set, or raise it"
-            )
+        if self.reading.bad > self._data.max_bad_share * max(self.reading.images, self.examples):
+            raise too_many_bad(self.reading.bad, self.name, self._data)
 
     def _start_next(self) -> None:
         number = next(self._numbers, None)
@@ -124,6 +120,13 @@ def pass_batches(data: DataSpec, one: Pass, workers: Workers, rows: Sequence[int
     numbers = range(math.ceil(len(one.indices) / one.batch_images))
     mine = range(one.batch_images) if rows is None else rows
     return Batches(PassReader(one, data), mine, numbers, one.view.image_size, data, workers)
+
+
+def too_many_bad(bad: int, name: str, data: DataSpec) -> UserError:
+    return UserError(
+        f"{bad} images of {name} could not be decoded, which is more than config.data.max_bad_share={data.max_bad_share} "
+        "of them: look at the data set, or raise it"
+    )
 
 
 def _work(given: Any, number: int, at: int, rows: Sequence[int]) -> Rows:

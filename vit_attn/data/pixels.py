@@ -3,11 +3,17 @@
 import contextlib
 import math
 import pickle
+import shutil
 from functools import lru_cache
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vit_attn.spec.errors import UserError
+
+SHARED = Path("/dev/shm")  # where Linux has it
 
 
 class OwnPixels:
@@ -34,7 +40,7 @@ class SharedPixels:
     def __init__(self, reader: Any, shape: tuple[int, ...], places: int) -> None:
         code = pickle.dumps(reader)
         self._shape, self._size = shape, math.prod(shape)
-        self._memory = SharedMemory(create=True, size=max(places * self._size + len(code), 1))
+        self._memory = _create(places * self._size + len(code))
         buffer(self._memory)[places * self._size : places * self._size + len(code)] = code
         self._code = (places * self._size, len(code))
         self._free = list(range(places))
@@ -58,6 +64,19 @@ class SharedPixels:
             self._memory.close()
 
 
+def _create(size: int) -> SharedMemory:
+    """Raises UserError where there is no room: a worker would die as it writes."""
+    try:
+        if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < size:
+            raise OSError(f"only {free / 2**20:.0f} MiB of {SHARED} are free")
+        return SharedMemory(create=True, size=size)
+    except OSError as error:
+        raise UserError(
+            f"no shared memory of {size / 2**20:.0f} MiB for worker processes: {error}; make it larger (docker: --shm-size), "
+            "or take config.data.workers=0 (threads), or a smaller config.data.prefetch_bytes"
+        ) from error
+
+
 def reader_and_pixels(given: tuple[Any, ...]) -> tuple[Any, np.ndarray]:
     """What `take` gave, as the one who does the work sees it, in whichever process that is."""
     if len(given) == 2:
@@ -67,7 +86,7 @@ def reader_and_pixels(given: tuple[Any, ...]) -> tuple[Any, np.ndarray]:
     return reader, np.ndarray(shape, np.uint8, memory.buf, offset)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # that of training, and that of the evaluation under way: older ones are let go
 def _attached(name: str, start: int, length: int) -> tuple[SharedMemory, Any]:
     memory = SharedMemory(name)
     return memory, pickle.loads(bytes(buffer(memory)[start : start + length]))

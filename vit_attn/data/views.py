@@ -8,11 +8,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vit_attn.data.crop import inception_crop
-from vit_attn.data.decode import decode, image_shape
+from vit_attn.data.decode import BadImageError, decode, image_shape
 from vit_attn.data.part import decode_part
 
 Method = Literal["bilinear", "area"]
 Fit = Literal["square", "small"]
+
+MOST_RATIO = 100  # of the sides of an image: resized by its smaller one, a line would fill the memory
 
 cv2.setNumThreads(0)  # the callers are threads themselves: OpenCV's own would fight them for the cores
 
@@ -50,6 +52,8 @@ def eval_view(
     """
     pixels = decode(encoded)
     height, width = pixels.shape[:2]
+    if max(height, width) > MOST_RATIO * min(height, width):
+        raise BadImageError(f"an image of {height} x {width} pixels is too long and thin")
     if fit == "square":
         height = width = resize_pixels
     else:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,7 +27,16 @@ class Job:
         self.pool: Executor | None = None
 
     def start(self, pool: Executor) -> None:
-        self.pool, self.future = pool, pool.submit(self._work, *self._args)
+        """May start worker processes, which inherit what is blocked: Ctrl-C at a terminal goes to them, too."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.pool, self.future = pool, pool.submit(self._work, *self._args)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def is_done(self) -> bool:
+        """Whether it has come to an end, other than by the death of its worker."""
+        return self.future is not None and self.future.done() and not isinstance(self.future.exception(), BrokenProcessPool)
 
     def result(self, timeout_seconds: float) -> Any:
         """What the work returned; raises what it raised, TimeoutError, and WorkersDieError."""
@@ -77,18 +87,18 @@ class Workers:
 
     def replace(self, broken: Executor | None, error: BaseException) -> None:
         """New workers for those of the pool `broken`, and all unfinished work once more; it is a function of its arguments."""
-        if broken is not self._pool:
-            return
-        self._deaths += 1
-        if self._deaths > MOST_DEATHS:
-            raise WorkersDieError(
-                f"worker processes died {self._deaths} times in a row without getting anything done"
-            ) from error
-        broken.shutdown(wait=False)
-        self._pool = self._new_pool()
-        for job in self._jobs.values():
-            if job.future is None or not job.future.done() or isinstance(job.future.exception(), BrokenProcessPool):
-                job.start(self._pool)
+        while broken is self._pool:
+            self._deaths += 1
+            if self._deaths > MOST_DEATHS:
+                raise WorkersDieError(f"worker processes died {self._deaths} times with nothing done in between") from error
+            broken.shutdown(wait=False)
+            self._pool = self._new_pool()
+            try:
+                for job in self._jobs.values():
+                    if not job.is_done():
+                        job.start(self._pool)
+            except BrokenProcessPool:  # the new ones die as well
+                broken = self._pool
 
     def close(self) -> None:
         """Cancels what has not begun, and lets the workers end after what they have in hand."""

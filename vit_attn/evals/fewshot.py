@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from vit_attn.data.decode import BadImageError
-from vit_attn.data.passes import Pass, View
+from vit_attn.data.passes import WHOLE_TO_CENTRE, Pass, View
 from vit_attn.data.sources.faults import UnreachableError
 from vit_attn.data.sources.source import Source
 from vit_attn.evals.evaluator import Evaluator, Outputs, open_split
@@ -19,11 +19,10 @@ from vit_attn.evals.ridge import fit
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.spec.data import SetSpec
-from vit_attn.spec.errors import UserError, unknown
+from vit_attn.spec.errors import UserError
 from vit_attn.spec.evals import FewshotSpec
 from vit_attn.spec.run import Knobs, RunSpec, static_of
 
-RESIZE = 256 / 224  # of the image's sides to what is cut out of its centre
 LABEL_THREADS = 16  # that read labels: from a bucket they wait most of the time
 LABEL_PIECE = 512  # consecutive images
 
@@ -146,8 +145,6 @@ def _open_sets(spec: RunSpec, prefix: str, own: FewshotSpec) -> tuple[dict[str, 
     sources, missing = {}, {}
     data_dir, where = spec.data.data_dir if own.data_dir is None else own.data_dir, f"config.evals.{prefix}"
     for name in own.sets:
-        if name not in SETS:
-            raise unknown(f"{where}.sets: the data set", name, SETS)
         one = SetSpec(name, SETS[name].version, data_dir, image_key="image", label_key="label", max_labels=1)
         train, test = (replace(one, split=split) for split in (SETS[name].train, SETS[name].test))
         try:
@@ -162,7 +159,7 @@ def _open_sets(spec: RunSpec, prefix: str, own: FewshotSpec) -> tuple[dict[str, 
 def _pass(spec: RunSpec, own: FewshotSpec, source: Source, indices: Sequence[int]) -> Pass:
     """Both sides resized, bilinearly, to config.evals.*.resize_pixels, then the centre: for support and test images alike."""
     size = spec.model.image_size
-    view = View(size, "square", own.resize_pixels or round(RESIZE * size), "bilinear")
+    view = View(size, "square", own.resize_pixels or round(WHOLE_TO_CENTRE * size), "bilinear")
     return Pass(source, view, spec.eval.batch_images, indices)
 
 

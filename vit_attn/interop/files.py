@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
         raise UserError(f"--from={path} cannot be read as a {path.suffix} file: {reason}") from error
     arrays = {name: _half(value) for name, value in arrays.items()}
     if wide := [name for name, value in arrays.items() if value.dtype in (np.float64, np.complex64, np.complex128)]:
-        raise UserError(f"--from={path}: {wide[0]} is {arrays[wide[0]].dtype}, and parameters here are float32: convert it first")
+        raise UserError(f"--from={path}: {wide[0]} is {arrays[wide[0]].dtype}, and parameters are float32 here: convert it")
     halves = (np.float32, np.float16, ml_dtypes.bfloat16)
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items() if value.dtype in halves}
 

@@ -74,7 +74,7 @@ def is_neutral(model: ModelSpec, name: str, value: Float[np.ndarray, "..."]) -> 
 
 
 def listed(names: Iterable[str]) -> str:
-    """ "a, b, c", cut short after MOST_NAMES."""
-    names = list(names)
+    """ "a, b, c" in the order of the alphabet, cut short after MOST_NAMES."""
+    names = sorted(names, key=str.lower)
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -26,9 +26,10 @@ _NORMS = {
     f"{ATTENTION}/key_ln": "attn.k_norm",
 }
 _FACTORS = {"layer_scale_0": "ls1.gamma", "layer_scale_1": "ls2.gamma"}
-_PATCH_NORM = {"tokens": "norm_pre", "patches": "patch_embed.norm"}
+_PATCH_NORM = "patch_embed.norm"  # of embed_norm_layer
 _STRANGE = {
     "fc_norm": "timm's LayerNorm behind the mean; here it is before (timm: fc_norm=False)",
+    "norm_pre": "a LayerNorm in place of the patches' bias",
     "attn_pool": "timm's attention pooling",
     "reg_token": "register tokens",
     "dist_token": "a distillation token",
@@ -49,7 +50,7 @@ def to_timm(model: ModelSpec, flat: Flat, source: str) -> Flat:
     if model.pool == "tok":
         found["cls_token"] = flat["cls"]
     if model.patch_norm != "none":
-        found |= _norm(flat, "patch_norm", _PATCH_NORM[model.patch_norm])
+        found |= _norm(flat, "patch_norm", _PATCH_NORM)
     for index in range(model.depth):
         prefix = f"Transformer/encoderblock_{index}/"
         block = {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
@@ -73,16 +74,16 @@ def from_timm(arrays: Flat, heads: int | None, source: str) -> Flat:
     missing = [name for name in _required(indices) if name not in rest]
     if missing:
         raise UserError(f"{source} lacks {listed(missing)}{_explained(rest)}")
+    _check_square(rest, indices, width, source)
     flat = {
         "embedding/kernel": rest.pop("patch_embed.proj.weight").transpose(2, 3, 1, 0),
         "embedding/bias": rest.pop("patch_embed.proj.bias"),
         "head/kernel": rest.pop("head.weight").T,
         "head/bias": rest.pop("head.bias"),
         **_norm_back(rest, "norm", "Transformer/encoder_norm"),
+        **_norm_back(rest, _PATCH_NORM, "patch_norm"),
         **_tokens_back(rest),
     }
-    for theirs in _PATCH_NORM.values():
-        flat |= _norm_back(rest, theirs, "patch_norm")
     for index in sorted(indices):
         prefix = f"blocks.{index}."
         block = {name.removeprefix(prefix): rest.pop(name) for name in list(rest) if name.startswith(prefix)}
@@ -101,6 +102,7 @@ def _refuse(model: ModelSpec, source: str) -> None:
         f"qk_norm={a.qk_norm!r}": a.qk_norm == "width",
         f"pool={model.pool!r}": model.pool == "map",
         f"rep_size={model.rep_size}": model.rep_size,
+        f"patch_norm={model.patch_norm!r}": model.patch_norm == "tokens",  # its norm_pre comes without the patches' bias
     }
     if named := [name for name, there in beyond.items() if there]:
         raise UserError(f"{source}: timm's ViT has no {', '.join(named)}; .stablehlo takes every model")
@@ -186,6 +188,15 @@ def _required(indices: Iterable[int]) -> list[str]:
     inner = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]
     blocks = [f"blocks.{index}.{name}" for index in range(max(indices) + 1) for name in inner]
     return ["pos_embed", *(f"{name}.{kind}" for name in (*outer, *blocks) for kind in ("weight", "bias"))]
+
+
+def _check_square(rest: Flat, indices: Iterable[int], width: int, source: str) -> None:
+    for index in indices:
+        for name, rows in (("attn.qkv.weight", 3 * width), ("attn.qkv.bias", 3 * width), ("attn.proj.weight", width)):
+            shape = rest[f"blocks.{index}.{name}"].shape
+            wanted = (rows, width) if name.endswith("weight") else (rows,)
+            if shape != wanted:
+                raise UserError(f"{source}: blocks.{index}.{name} is {list(shape)}, and {list(wanted)} fits a width of {width}")
 
 
 def _explained(rest: Flat) -> str:

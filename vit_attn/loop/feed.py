@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import psutil
 
-from vit_attn.data.pipeline import Batches, Reading
+from vit_attn.data.pipeline import Batches, Reading, too_many_bad
 from vit_attn.loop.program import Program
+from vit_attn.parallel.processes import total
 from vit_attn.spec.run import RunSpec
 
 
@@ -19,7 +20,8 @@ class Feed:
     def __init__(self, batches: Batches, program: Program, spec: RunSpec, step: int, bad_images: int = 0) -> None:
         self._batches, self._program, self._spec = batches, program, spec
         self._left = spec.train.steps - step
-        self._bad_before, self._last = bad_images, Reading()
+        self._fetched, self._last = step, Reading()
+        self._bad = {step: bad_images}  # step -> damaged images in the batches up to it, over all restarts, of this process
         self._watcher = ThreadPoolExecutor(1, thread_name_prefix="watch-step")
         self._in_flight: Any = None
         self._done_at: Future[float] | None = None
@@ -27,10 +29,15 @@ class Feed:
         self._batch: dict[str, jax.Array] | None = None
         self._fetch()
 
-    @property
-    def bad_images(self) -> int:
-        """Over all restarts."""
-        return self._bad_before + self._batches.reading.bad
+    def bad_images(self, step: int) -> int:
+        """In the batches of all updates up to `step`, over all restarts and processes. All of these have to ask."""
+        data = self._spec.data
+        if data.on_bad_image != "skip":
+            return 0
+        bad = total(self._bad[step])
+        if bad > data.max_bad_share * max(step * self._spec.train.batch_images, self._batches.examples):
+            raise too_many_bad(bad, self._batches.name, data)
+        return bad
 
     def take(self) -> dict[str, jax.Array]:
         """The batch of this step."""
@@ -48,7 +55,7 @@ class Feed:
         self._done_at = self._watcher.submit(_when_ready, results)
         self._fetch()
 
-    def metrics(self, seconds: float) -> dict[str, float]:
+    def metrics(self, step: int, seconds: float) -> dict[str, float]:
         """Since the last call, `seconds` of training ago: the share of them that the devices had to wait for data, ..."""
         now = Reading(**vars(self._batches.reading))
         images, busy = now.images - self._last.images, now.seconds - self._last.seconds
@@ -57,7 +64,7 @@ class Feed:
         if busy > 0:
             row["data/images_per_second_per_worker"] = images / busy
         if self._spec.data.on_bad_image == "skip":
-            row["data/bad_images"] = float(self.bad_images)
+            row["data/bad_images"] = float(self.bad_images(step))
         return row
 
     def close(self) -> None:
@@ -66,7 +73,11 @@ class Feed:
     def _fetch(self) -> None:
         if self._left > 0:
             self._left -= 1
+            before = self._batches.reading.bad
             batch = self._timed(lambda: next(self._batches))
+            self._fetched += 1
+            self._bad[self._fetched] = self._bad[self._fetched - 1] + self._batches.reading.bad - before
+            self._bad.pop(self._fetched - 4, None)  # who asks, asks for one of the last two steps
             self._batch = self._program.put(batch, self._spec.train.batch_images)
 
     def _timed(self, wait: Callable[[], Any]) -> Any:

@@ -14,7 +14,8 @@ from clu import parameter_overview
 from vit_attn.data.pipeline import train_batches
 from vit_attn.data.sources.open import open_source
 from vit_attn.data.sources.source import Source
-from vit_attn.data.workers import Workers
+from vit_attn.data.sources.tfrecord import TFRecords
+from vit_attn.data.workers import Workers, available_cores
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
@@ -99,7 +100,8 @@ def check_one_pack(specs: list[RunSpec]) -> None:
     """Raises UserError unless the runs differ in knobs only."""
     first = flat(static_of(specs[0]))
     for other in specs[1:]:
-        if different := [key for key, value in flat(static_of(other)).items() if value != first[key]]:
+        second = flat(static_of(other))
+        if different := [key for key in {**first, **second} if first.get(key) != second.get(key)]:
             raise UserError(f"these runs cannot be one pack, they differ in {', '.join(different)}: run them one by one")
 
 
@@ -111,7 +113,7 @@ def _train(
     fresh = bool(from_first(np.array(any(store is not None and not store.steps() for store in stores.values()))))
     where = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s){where} ...")
-    workers = Workers(spec.data.workers, spec.data.threads)
+    workers = _workers(spec, [source, *(one.source for evaluator in evaluators for one in evaluator.passes.values())])
     program = Program(spec, mesh, evaluators, fresh)
     members = [open_member(run_dir, one, program, stores[run_dir]) for run_dir, one in runs.items()]
     for run_dir in runs if is_first() else ():
@@ -133,6 +135,16 @@ def _train(
         raise
     say(f"stopped at step {pack.step}, saved: {stopped}; the same command goes on" if stopped else _outcome(members))
     return STOPPED_CODE if stopped else FINISHED_CODE
+
+
+def _workers(spec: RunSpec, sources: list[Source]) -> Workers:
+    """As config.data says; but a stream of TFRecords is held in memory by each process that reads it, so threads share one."""
+    processes, threads = spec.data.workers, spec.data.threads
+    if processes and any(isinstance(source, TFRecords) for source in sources):
+        threads = available_cores() if processes < 0 else processes
+        say(f"note: a data set is prepared as tfrecord: {threads} threads read it instead of config.data.workers={processes}")
+        processes = 0
+    return Workers(processes, threads)
 
 
 def _outcome(members: list[Member]) -> str:

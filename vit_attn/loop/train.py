@@ -56,9 +56,10 @@ class Pack:
                     late = None
                 if reason or save:
                     with self._clock.paused():
+                        bad_images = self._feed.bad_images(self.step)
                         for member in self.members:
                             if member.start < self.step:
-                                member.save(self.step, self._feed.bad_images)
+                                member.save(self.step, bad_images)
                 if reason:
                     return reason
         return ""
@@ -86,7 +87,7 @@ class Pack:
         """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave."""
         fetched = jax.device_get(metrics)
         seconds, steps = self._clock.lap(), step - self._lap_step
-        self._lap_step, reading = step, self._feed.metrics(seconds)
+        self._lap_step, reading = step, self._feed.metrics(step, seconds)
         rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
         for member, values in zip(due, fetched, strict=True):
             if member not in self.members:  # it left a moment ago, when the step before was settled

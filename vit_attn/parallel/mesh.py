@@ -40,6 +40,12 @@ def spread_tokens(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
     return jax.lax.with_sharding_constraint(x, PartitionSpec("data", "seq"))
 
 
+def batch_split() -> NamedSharding | None:
+    """How a batch lies on the mesh that the current computation is traced for; None on one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return NamedSharding(mesh, PartitionSpec("data")) if axis_size("data") > 1 else None
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

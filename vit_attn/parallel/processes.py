@@ -43,6 +43,13 @@ def from_first(tree: Any) -> Any:
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
+def total(count: int) -> int:
+    """The sum over the processes. All have to ask at the same point."""
+    if jax.process_count() == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.asarray(count, np.int32))))
+
+
 def any_of(flag: bool) -> bool:
     """Whether it is true on one of the processes. All have to ask at the same point."""
     if jax.process_count() == 1:

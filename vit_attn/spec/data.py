@@ -51,10 +51,10 @@ class DataSpec:
     prefetch_batches: int = setting(
         4, free=True, at_least=1
     )  # read ahead, but not more than prefetch_bytes (though always one)
-    prefetch_bytes: int = setting(2**32, free=True, at_least=1)
+    prefetch_bytes: int = setting(2**32, free=True, at_least=1)  # of training; evaluation takes as much again while it lasts
     stream_window: int = setting(8192, at_least=1)  # examples among which a set without random access is shuffled
-    on_bad_image: str = setting("fail", choices=("fail", "skip"))  # skip: the next good image takes its place
-    max_bad_share: float = setting(0.001, at_least=0, at_most=1)  # of the images read, above which skip fails too
+    on_bad_image: str = setting("fail", free=True, choices=("fail", "skip"))  # skip: the next good image takes its place
+    max_bad_share: float = setting(0.001, free=True, at_least=0, at_most=1)  # of the images read, above which skip fails too
     timeout_seconds: float = setting(300.0, free=True, above=0)  # how long reading is tried again, or waited for
 
     def split(self, split: str) -> SetSpec:

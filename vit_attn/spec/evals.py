@@ -95,6 +95,6 @@ def evaluator_spec(values: Any, path: str) -> type[Any]:
     kind = values.get("type")
     if kind is None:
         raise UserError(f"{path}.type is missing (choices: {', '.join(EVALUATOR_SPECS)})")
-    if kind not in EVALUATOR_SPECS:
+    if not isinstance(kind, str) or kind not in EVALUATOR_SPECS:
         raise unknown(f"{path}.type: the evaluator", str(kind), EVALUATOR_SPECS)
     return EVALUATOR_SPECS[kind]

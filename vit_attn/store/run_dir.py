@@ -160,7 +160,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """ "config.seed: 0 there, 1 here" for every setting in which two runs differ, but for those that a restart may change."""
     there, here = flat(old), flat(json.loads(json.dumps(new)))  # tuples are lists in a file
     free = free_settings()
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key) and key not in free]
+    changed = (key for key in {**there, **here} if there.get(key) != here.get(key))
+    keys = [key for key in changed if key not in free and not key.startswith("evals.")]  # what is measured besides
     return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
 
 

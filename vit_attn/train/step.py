@@ -15,6 +15,7 @@ from vit_attn.ops.augment.mix import mix
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.ops.augment.randaugment import randaugment
 from vit_attn.ops.augment.window import random_crop, random_flip
+from vit_attn.parallel.mesh import batch_split
 from vit_attn.spec.run import Knobs, RunSpec
 from vit_attn.train.losses import LOSSES, multi_hot
 from vit_attn.train.optimizer import adam, schedule, updates
@@ -42,7 +43,7 @@ def prepare(spec: RunSpec, batch: dict[str, Array], step: Int[Array, ""]) -> Exa
     if data.flip:
         images = random_flip(flip, images)
     if data.randaug_layers:
-        images = randaugment(randaug, images, data.randaug_layers, data.randaug_magnitude)
+        images = randaugment(randaug, images, data.randaug_layers, data.randaug_magnitude, batch_split())
     if data.color_jitter:
         images = color_jitter(jitter, images, data.color_jitter)
     pixels, share = normalize(images), jnp.float32(1)

@@ -44,7 +44,7 @@ def open_source(
     features = features_of(data, builder, num_classes, where)
     builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
     split = str(data.split)
-    check_split(builder, split)
+    check_split(builder, split, where)
     shards = shards_of(builder.info.splits[split].file_instructions)
     if file_format == "array_record":
         return ArrayRecords(builder.info.full_name, split, features, shards, timeout_seconds)

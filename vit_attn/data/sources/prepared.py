@@ -93,15 +93,26 @@ def _not_prepared(data: SetSpec, root: epath.Path, where: str) -> UserError:
     if configs:
         choices = ", ".join(f"{name}/{config}" for config in configs)
         return UserError(f"{where}.name={name!r} needs the name of a config behind it (prepared in {str(root)!r}: {choices})")
+    return UserError(f"data set {name!r} is not prepared in {where}.data_dir={str(root)!r}; {_how_to_prepare(name, root)}")
+
+
+def _how_to_prepare(name: str, root: epath.Path) -> str:
+    import tensorflow_datasets as tfds
+
+    try:
+        manual = bool(tfds.builder_cls(name.partition("/")[0]).MANUAL_DOWNLOAD_INSTRUCTIONS)
+    except Exception:  # TFDS raises several kinds for a name that it does not know
+        return (
+            f"TFDS has no builder of that name: write it there with tfds.dataset_builders.store_as_tfds_dataset({name!r}, ..., "
+            "file_format='array_record'), or take a folder SPLIT/CLASS/NAME.jpg, whose path is then the name"
+        )
+    archives = "download_config=tfds.download.DownloadConfig(manual_dir='ARCHIVES')" if manual else ""
     code = (
         "import tensorflow_datasets as tfds; "
-        f"tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record').download_and_prepare()"
+        f"tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record').download_and_prepare({archives})"
     )
-    return UserError(
-        f"data set {name!r} is not prepared in {where}.data_dir={str(root)!r}; prepare it with "
-        f"`tfds build {name} --data_dir={shlex.quote(str(root))} --file_format=array_record`, "
-        f"or, as that command needs packages besides those of this project, with `{_python(code)}`"
-    )
+    said = ", with ARCHIVES the folder of the files that one downloads by hand" if manual else ""
+    return f"prepare it with `{_python(code)}`{said}"
 
 
 def other_format(data: SetSpec, builder: Any, where: str) -> UserError:
@@ -113,7 +124,7 @@ def other_format(data: SetSpec, builder: Any, where: str) -> UserError:
     )
 
 
-def check_split(builder: Any, split: str) -> None:
+def check_split(builder: Any, split: str, where: str) -> None:
     """Raises UserError for a split that is not there, is empty, or of which a file is missing."""
     name, splits = builder.info.full_name, builder.info.splits
     sizes = ", ".join(f"{known} ({info.num_examples} examples)" for known, info in splits.items())
@@ -121,7 +132,7 @@ def check_split(builder: Any, split: str) -> None:
         chosen = splits[split]
     except ValueError as error:
         raise UserError(
-            f"split {split!r} of data set {name} is none of {sizes}, nor a slice of one, as in 'train[:99%]'"
+            f"split {split!r} of data set {name} (see {where}) is none of {sizes}, nor a slice of one, as in 'train[:99%]'"
         ) from error
     if chosen.num_examples <= 0:
         raise UserError(f"split {split!r} of data set {name} is empty; there are {sizes}")

@@ -1,0 +1,98 @@
+"""A trained run for a notebook: its parameters, and a function of images.
+
+run = load_run("runs/one")
+logits = run.predict(images_uint8)
+"""
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vit_attn.interop.flat import abstract_state
+from vit_attn.models.vit import ViT
+from vit_attn.ops.augment.pixels import normalize
+from vit_attn.spec.errors import UserError
+from vit_attn.spec.model import ModelSpec
+from vit_attn.spec.run import RunSpec, knobs_of
+from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
+from vit_attn.store.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """`params` as they were after `step` updates."""
+
+    spec: RunSpec
+    step: int
+    params: Any
+
+    def predict(self, images: Any) -> Float[np.ndarray, "B classes"]:
+        """Logits of images [B, Y, X, 3]: bytes, or numbers in [-1, 1]. Compiled once a B. ValueError for other shapes."""
+        images, side = np.asarray(images), self.spec.model.image_size
+        if images.ndim != 4 or images.shape[1:] != (side, side, 3):
+            raise ValueError(f"images are {list(images.shape)}, and this run takes [any number, {side}, {side}, 3]")
+        return np.asarray(self._compiled(self.params, check_pixels(images)))
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return jax.jit(lambda params, images: forward(self.spec, params, images))
+
+
+def load_run(path: str | Path, member: str | None = None, step: int | None = None) -> LoadedRun:
+    """The run in a directory, or the `member` of a sweep's: its newest good checkpoint, or the one of `step`. Changes nothing.
+
+    Raises UserError where there is no run, no such member, or no checkpoint that can be read.
+    """
+    run_dir = RunDir(Path(path) if member is None else Path(path) / member)
+    spec = run_dir.spec()
+    if spec is None:
+        members = sorted(config.parent.name for config in Path(path).glob("*/config.json"))
+        hint = f"; it is a directory of runs: member is one of {', '.join(members)}" if members else ""
+        raise UserError(f"{run_dir.path} is not the directory of a run: it has no config.json{hint}")
+    found, params = saved_params(run_dir, spec, step)
+    return LoadedRun(spec, found, params)
+
+
+def saved_params(run_dir: RunDir, spec: RunSpec, step: int | None = None) -> tuple[int, Any]:
+    """(step, parameters) of the newest checkpoint that can be read, or of the one asked for."""
+    if not run_dir.checkpoints.is_dir():
+        raise UserError(f"{run_dir.path} has no checkpoint yet: it has no folder checkpoints/")
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract_state(spec))
+    reasons = []
+    with closing(Checkpoints(run_dir, spec.loop.ckpt_keep)) as checkpoints:
+        steps = checkpoints.steps()
+        if step is not None and step not in steps:
+            raise UserError(f"{run_dir.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
+        for one in reversed(steps if step is None else [step]):
+            try:
+                return one, checkpoints.restore(one, like)[0].params
+            except BadCheckpointError as error:
+                reasons.append(str(error))
+                print(f"refused: {error}", file=sys.stderr)
+    raise UserError(f"{run_dir.path} has no checkpoint that can be read{': ' + '; '.join(reasons) if reasons else ' yet'}")
+
+
+def forward(spec: RunSpec, params: Any, images: Array, impl: str = "auto") -> Float[Array, "B classes"]:
+    """Logits. `impl`: of attention, whatever the run was trained with; `images` as `check_pixels` gives them."""
+    model: ModelSpec = replace(spec.model, attention=replace(spec.model.attention, impl=impl))
+    pixels = normalize(images) if images.dtype == jnp.uint8 else images
+    logits, _ = ViT(model).apply({"params": params}, pixels, knobs_of(spec).attention)
+    return logits
+
+
+def check_pixels(images: np.ndarray) -> np.ndarray:
+    """uint8 as it is, floating point in float32. ValueError for other types: what they mean is not known."""
+    if images.dtype == np.uint8:
+        return images
+    if np.issubdtype(images.dtype, np.floating):
+        return images.astype(np.float32)
+    raise ValueError(f"images are {images.dtype}: bytes (uint8), or floating point in [-1, 1], are needed")

@@ -1,0 +1,48 @@
+"""A run's model as a program that needs nothing of this framework: StableHLO, serialised by jax.export.
+
+from jax import export
+model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+logits = model.call(images)
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from vit_attn.interop.run import LoadedRun, forward
+from vit_attn.spec.errors import UserError
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+IMAGES = {"uint8": jnp.uint8, "float32": jnp.float32}  # bytes, or numbers in [-1, 1]
+
+
+def serialized(run: LoadedRun, images: str = "uint8") -> bytes:
+    """images [b, Y, X, 3] -> logits [b, classes] for any b, with the parameters inside, for PLATFORMS.
+
+    Attention is blockwise where the run's config says so, and dense else: pallas is one platform's.
+    """
+    (batch,) = export.symbolic_shape("b")
+    side = run.spec.model.image_size
+    shape = jax.ShapeDtypeStruct((batch, side, side, 3), IMAGES[images])
+    impl = "blockwise" if run.spec.model.attention.impl == "blockwise" else "dense"
+
+    def one(image: jax.Array) -> jax.Array:  # mapped, so that nothing in the model asks how many there are
+        return forward(run.spec, run.params, image[None], impl)[0]
+
+    compiled = jax.jit(jax.vmap(one))
+    return bytes(export.export(compiled, platforms=PLATFORMS)(shape).serialize())
+
+
+def write_stablehlo(path: Path, run: LoadedRun, images: str = "uint8") -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    program = serialized(run, images)
+    try:
+        part.write_bytes(program)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"--to={path}: {error.strerror or error}") from error
