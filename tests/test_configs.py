@@ -69,7 +69,7 @@ def test_the_quickstart_sweep_is_the_one_promised():
     [
         ("vit_i1k.py", 92_897),
         ("vit_i21k.py", 103_608),
-        ("vit_i21k.py:epochs=300", 1_036_076),
+        ("vit_i21k.py:epochs=300", 1_036_078),
         ("vit_s16_i1k.py", 111_477),
         ("vit_s16_i1k.py:epochs=300", 371_588),
         ("vit_s16_quant.py", 750_684),

@@ -22,13 +22,18 @@ from vit_attn.train.state import init_state
 RELU = {"h": "relu", "alpha": 0.8, "qk_norm": "head", "impl": "pallas"}  # which only a TPU has
 
 
+def with_impl(model, impl):
+    return replace(model, attention=replace(model.attention, impl=impl))
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """With the checkpoints 3 and 7; all parameters are 3 or 7 times those of flat_of."""
     run_dir, spec = RunDir(tmp_path_factory.mktemp("sweep") / "relu_alpha0.8_p8_seed0"), spec_of(RELU)
     run_dir.create(spec)
     checkpoints = Checkpoints(run_dir, 2)
-    state = jax.jit(lambda: init_state(spec, knobs_of(spec)))()
+    dense = replace(spec, model=with_impl(spec.model, "dense"))
+    state = jax.jit(lambda: init_state(dense, knobs_of(dense)))()
     for step in (3, 7):
         params = nested({name: np.float32(step) * value for name, value in flat_of(spec).items()})
         checkpoints.save(step, state._replace(params=params), {"step": step})
@@ -43,9 +48,9 @@ def test_two_lines(run_dir):
     flat = {name: np.float32(7) * value for name, value in flat_of(run.spec).items()}
     same_arrays(flattened(run.params), dict(sorted(flat.items())))
     images, _ = inputs.images_and_labels(2)
-    model = replace(run.spec.model, attention=replace(run.spec.model.attention, impl="dense"))
+    model = with_impl(run.spec.model, "dense")
     pixels = images.astype(np.float32) / np.float32(127.5) - 1
-    wanted, _ = ViT(model).apply({"params": nested(flat)}, pixels, knobs_of(run.spec).attention)
+    wanted, _ = jax.jit(ViT(model).apply)({"params": nested(flat)}, pixels, knobs_of(run.spec).attention)
     for taken in (images, pixels, pixels.astype(np.float64), list(images)):
         np.testing.assert_allclose(run.predict(taken), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert run.predict(images[:2]).shape == (2, inputs.CLASSES)

@@ -113,7 +113,7 @@ def test_an_unknown_embedded_set_lists_those_there() -> None:
 @pytest.mark.parametrize("split", ["trian", "validation", "train[", "train[a:b]", "train[:101%]", "train[:38]", ""])
 def test_an_unknown_split_lists_those_there(cifar10: DataSpec, split: str) -> None:
     message = error_of(cifar10, split)
-    assert f"split {split!r} of data set cifar10/3.0.2 is none of" in message
+    assert f"split {split!r} of data set cifar10/3.0.2 (see config.data) is none of" in message
     assert "train (37 examples)" in message
     assert "test (23 examples)" in message
 
