@@ -15,7 +15,7 @@ FLOORS = [
     ["data", "parallel", "store"],
     ["models", "report"],
     ["train"],
-    ["evals", "analysis"],
+    ["evals", "analysis", "interop"],
     ["loop"],
     ["main"],
 ]
@@ -70,6 +70,7 @@ def test_ml_collections_stops_at_the_door():
         "vit_attn.report",
         "vit_attn.analysis.init_scale",
         "vit_attn.analysis.attention_maps",
+        "vit_attn.interop",
     ],
 )
 def test_help_loads_no_heavy_library(program):

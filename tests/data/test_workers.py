@@ -49,7 +49,10 @@ def die(_: int) -> None:
 
 
 def test_workers_that_die_again_and_again_are_an_error() -> None:
-    with closing(Workers(1)) as workers, pytest.raises(WorkersDieError, match=f"died {MOST_DEATHS + 1} times with nothing done"):
+    with (
+        closing(Workers(1)) as workers,
+        pytest.raises(WorkersDieError, match=f"died {MOST_DEATHS + 1} times with nothing done"),
+    ):
         workers.submit(die, 0).result(60)
 
 

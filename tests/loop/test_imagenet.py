@@ -88,10 +88,11 @@ def test_killed_and_resumed_is_bit_identical(whole, data_dir, tmp_path):
 
 def test_killed_and_resumed_in_two_processes(data_dir, tmp_path):
     """One process with eight devices, then two with four: the same examples, sums in another order."""
-    argv = smoke("vit_s16_i1k", data_dir, tmp_path / "one")
+    more = ["--config.evals.stats.type=attention_stats", "--config.evals.few={'type': 'fewshot', 'sets': ['dtd']}"]
+    argv = smoke("vit_s16_i1k", data_dir, tmp_path / "one", *more)
     codes, logs = together(argv, tmp_path / "log", 1, 8)
     assert codes == [0], logs
-    argv = smoke("vit_s16_i1k", data_dir, tmp_path / "two")
+    argv = smoke("vit_s16_i1k", data_dir, tmp_path / "two", *more)
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     assert kill_at(argv, tmp_path / "log1", "step  5/10", signal.SIGKILL, XLA_FLAGS=flags) == -9
     codes, logs = together([*argv, "--config.data.workers=1"], tmp_path / "log2", 2, 4)
@@ -99,7 +100,9 @@ def test_killed_and_resumed_in_two_processes(data_dir, tmp_path):
     assert "resumes at step 3" in logs[0]
     assert_close(saved_arrays(tmp_path / "two"), saved_arrays(tmp_path / "one"))
     for mine, wanted in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
-        assert mine == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+        assert mine.keys() == wanted.keys()
+        for key in (key for key in mine if not key.startswith(("few/", "stats/outlier"))):  # what counts may turn over
+            assert mine[key] == pytest.approx(wanted[key], rel=1e-3, abs=1e-5), key
 
 
 @pytest.mark.parametrize("recipe", ["vit_i1k", "vit_i21k"])

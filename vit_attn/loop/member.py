@@ -73,8 +73,8 @@ def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: C
     start, state, info = 0, None, {"train_seconds": 0.0, "bad_images": 0}
     if checkpoints and checkpoints.steps():
         start, state, info = _restore(run_dir, spec, program, checkpoints)
-    start = int(from_first(np.int32(start)))
-    state = program.shared(state) if start else program.init(knobs)
+    start, saved = (int(x) for x in from_first(np.array([start, state is not None], np.int32)))
+    state = program.shared(state) if saved else program.init(knobs)  # step 0 is saved too, where parameters were imported
     log, newest = None, {}
     if checkpoints:
         hparams = {key: value for key, value in flat(spec).items() if isinstance(value, str | int | float)}
