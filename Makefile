@@ -2,6 +2,7 @@
 # Everything is relative, so that a path with spaces in it does no harm.
 PYTHON ?= python3
 WORKDIR ?= runs/demo
+JOBS ?= 2# test files at a time
 READY := .venv/.ready
 RUN := .venv/bin/python
 
@@ -21,7 +22,7 @@ demo: $(READY)
 	@$(RUN) -m launch.sweep --config configs/sweeps/quickstart_alpha.py --workdir "$(WORKDIR)" --backend local --max-parallel 2
 
 test: $(READY)
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -173,7 +173,7 @@ def test_another_grid_is_refused_and_nothing_changes(sweeps):
         (["--backend", "locl"], "--backend: the backend 'locl' is unknown; did you mean 'local'? (choices: local)"),
         (["--dryrun"], "unrecognized arguments: --dryrun"),
         (["--config.train.stepps=3"], "did you mean 'steps'?"),
-        (["--config.train.steps=-3"], "config.train.steps=-3 must be >= 1"),
+        (["--config.train.steps=-3"], "config.train.steps=-3 must be >= 0"),
     ],
 )
 def test_bad_flags_are_one_line_and_create_nothing(sweeps, flags, told):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,18 +61,17 @@ class TrainReader:
         for skipped in range(len(self.source)):
             here = (index + skipped) % len(self.source)
             rng = crop_rng(self.data.seed, epoch, here)
-            view = self._inception(rng) if self.data.crop == "inception" else self._whole
             try:
-                return _read(self.source, here, view, pixels, self.num_classes), skipped
+                return _read(self.source, here, partial(self._view, rng, pixels), self.num_classes), skipped
             except BadImageError as error:
                 _refuse_unless_skipping(self.data, self.source, here, error)
         raise UserError(f"no image of split {self.source.split!r} of data set {self.source.name} can be decoded")
 
-    def _inception(self, rng: np.random.Generator) -> Callable[[bytes], UInt8[np.ndarray, "Y X 3"]]:
-        return lambda encoded: train_view(encoded, self.image_size, rng, self.data.crop_min_area)
-
-    def _whole(self, encoded: bytes) -> UInt8[np.ndarray, "Y X 3"]:
-        return whole_view(encoded, self.image_size)
+    def _view(self, rng: np.random.Generator, pixels: UInt8[np.ndarray, "Y X 3"], encoded: bytes) -> None:
+        if self.data.crop == "inception":
+            train_view(encoded, self.image_size, rng, self.data.crop_min_area, pixels)
+        else:
+            pixels[:] = whole_view(encoded, self.image_size)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class PassReader:
                 break
             index = one.indices[place]
             try:
-                found = _read(one.source, index, one.view, pixels[at], one.num_classes)
+                found = _read(one.source, index, partial(self._view, pixels[at]), one.num_classes)
             except BadImageError as error:
                 _refuse_unless_skipping(self.data, one.source, index, error)
                 bad += 1
@@ -104,12 +104,14 @@ class PassReader:
                 labels[at, : len(found)], mask[at] = found, 1.0
         return Rows({"labels": labels, "mask": mask}, bad, time.perf_counter() - start)
 
+    def _view(self, pixels: UInt8[np.ndarray, "Y X 3"], encoded: bytes) -> None:
+        pixels[:] = self.one.view(encoded)
 
-def _read(
-    source: Source, index: int, view: Callable[[bytes], np.ndarray], pixels: np.ndarray, classes: int | None
-) -> list[int]:
+
+def _read(source: Source, index: int, view: Callable[[bytes], None], classes: int | None) -> list[int]:
+    """The labels of an example, whose image goes to `view`."""
     example: Example = source[index]
-    pixels[:] = view(example["image"])
+    view(example["image"])
     for label in example["labels"]:
         if classes is not None and not 0 <= label < classes:
             raise UserError(f"{source.where(index)} has the label {label}, but config.model.num_classes={classes}")
