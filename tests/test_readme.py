@@ -25,7 +25,9 @@ def printed(tmp_path_factory):
     runs = tmp_path_factory.mktemp("a path with spaces") / "runs"
     shown = {}
     for line in MODULES:
-        words = [word.replace("runs/", f"{runs}/") if word.startswith("runs/") else word for word in shlex.split(line)]
+        words = [
+            word.replace("runs/", f"{runs}/") if word.startswith("runs/") else word for word in shlex.split(line, comments=True)
+        ]
         words[0] = sys.executable
         if "--config" in words:
             words += [f"--config.{key}={value}" for key, value in TINY.items()]
