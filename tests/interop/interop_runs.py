@@ -5,9 +5,9 @@ import jax
 import numpy as np
 
 from vit_attn.interop.__main__ import main
-from vit_attn.interop.flat import abstract_state
 from vit_attn.spec.errors import exit_code_of
 from vit_attn.spec.resolve import resolve
+from vit_attn.train.saved import abstract_state
 
 SIZES = {**inputs.SIZES, "image_size": inputs.SIDE, "num_classes": inputs.CLASSES}
 PLAIN = {"h": "softmax", "qk_norm": "none"}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_attn.interop.flat import abstract_state, flattened, nested
+from vit_attn.interop.flat import flattened, nested
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment import mix
 from vit_attn.spec.load import load_run
@@ -22,6 +22,7 @@ from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import knobs_of
 from vit_attn.train.losses import LOSSES
 from vit_attn.train.optimizer import adam
+from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
 from vit_attn.train.step import prepare, update
 

@@ -11,12 +11,13 @@ from interop_runs import PLAIN, flat_of, refused, same_arrays, spec_of
 
 from vit_attn.interop.flat import flattened, nested
 from vit_attn.interop.new_run import save_run
-from vit_attn.interop.run import load_run, saved_params
+from vit_attn.interop.run import load_run
 from vit_attn.models.vit import ViT
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import knobs_of
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import RunDir
+from vit_attn.train.saved import saved_params
 from vit_attn.train.state import init_state
 
 RELU = {"h": "relu", "alpha": 0.8, "qk_norm": "head", "impl": "pallas"}  # which only a TPU has

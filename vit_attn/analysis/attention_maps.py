@@ -36,8 +36,7 @@ with epy.lazy_imports():  # so that --help and mistakes do not wait for jax
     from vit_attn.data.sources import open as sources
     from vit_attn.models import vit
     from vit_attn.ops.augment import pixels as values
-    from vit_attn.store import checkpoint
-    from vit_attn.train import state
+    from vit_attn.train import saved
 
 MOST_IMAGES = 64
 DEFAULT_LAYERS = 3  # the first, the middle and the last one
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if flags.queries not in QUERIES:
         raise unknown("--queries: the value", flags.queries, QUERIES)
     out = flags.out or run_dir.path / "attention_maps"
-    step, params = newest_params(run_dir, spec)
+    step, params = saved.saved_params(run_dir, spec)
     query = query_of(spec.model) if flags.queries == "one" else None
     maps = measure(spec, params, first_images(spec, images), layers, query)
 
@@ -126,24 +125,6 @@ def query_of(model: ModelSpec) -> int:
     """The position of the CLS token, or else of the patch at the centre (below and right of it, where four meet there)."""
     side = model.image_size // model.patch
     return 0 if model.pool == "tok" else (side // 2) * side + side // 2
-
-
-def newest_params(run_dir: RunDir, spec: RunSpec) -> tuple[int, Any]:
-    """(step, parameters) of the newest checkpoint that can be read. Changes nothing in the directory."""
-    if not run_dir.checkpoints.is_dir():
-        raise UserError(f"{run_dir.path} has no checkpoint yet: it has no folder checkpoints/")
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    fresh = jax.eval_shape(lambda: state.init_state(spec, knobs_of(spec)))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), fresh)
-    reasons = []
-    with closing(checkpoint.Checkpoints(run_dir, spec.loop.ckpt_keep)) as checkpoints:
-        for step in reversed(checkpoints.steps()):
-            try:
-                return step, checkpoints.restore(step, like)[0].params
-            except checkpoint.BadCheckpointError as error:
-                reasons.append(str(error))
-                print(f"refused: {error}", file=sys.stderr)
-    raise UserError(f"{run_dir.path} has no checkpoint that can be read{': ' + '; '.join(reasons) if reasons else ' yet'}")
 
 
 def first_images(spec: RunSpec, images: int) -> UInt8[np.ndarray, "N Y X 3"]:

@@ -50,8 +50,9 @@ COUNTS = ("outliers_by_dim", "outliers_by_token")
 
 
 def attention_stats(spec: RunSpec, prefix: str, own: AttentionStatsSpec) -> Evaluator:
-    source = open_split(spec, complete(spec, own.data), None, f"config.evals.{prefix}.data")
-    max_labels = complete(spec, own.data).max_labels or 1
+    data = complete(spec, own.data)
+    source = open_split(spec, data, None, f"config.evals.{prefix}.data")
+    max_labels = data.max_labels or 1
     first = whole_pass(spec, source, max_labels, None, own.images)
     steps = spec.eval.steps if own.steps is None else own.steps
     program, compute = f"attention_stats of {max_labels}", partial(outputs, static_of(spec))

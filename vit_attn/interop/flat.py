@@ -1,7 +1,6 @@
 """Parameters by their paths: {"Transformer/encoder_norm/scale": array, ...} and back; which of them do not fit a model."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ from jaxtyping import Float
 from vit_attn.models.posemb import sincos2d
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import ModelSpec
-from vit_attn.spec.run import RunSpec, knobs_of
-from vit_attn.train.state import State, init_state
+from vit_attn.spec.run import RunSpec
+from vit_attn.train.saved import abstract_state
 
 Flat = dict[str, Float[np.ndarray, "..."]]
 MOST_NAMES = 12  # in one list of an error
@@ -34,13 +33,6 @@ def nested(flat: Mapping[str, Any]) -> Any:
             node = node.setdefault(parent, {})
         node[last] = value
     return tree
-
-
-def abstract_state(spec: RunSpec) -> State:
-    """Shapes and types of a run's state, on a machine that need not be the one it was trained on; nothing is computed."""
-    attention = replace(spec.model.attention, impl="dense")  # pallas checks shapes
-    spec = replace(spec, model=replace(spec.model, attention=attention))
-    return jax.eval_shape(lambda: init_state(spec, knobs_of(spec)))
 
 
 def fitted(spec: RunSpec, flat: Flat, source: str) -> Flat:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_attn.interop import formats
-from vit_attn.interop.flat import Flat, abstract_state, fitted, nested
+from vit_attn.interop.flat import Flat, fitted, nested
 from vit_attn.interop.guess import model_values
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.load import load_config, override
@@ -19,6 +19,7 @@ from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import RunDir
+from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
 
 

@@ -4,8 +4,6 @@ run = load_run("runs/one")
 logits = run.predict(images_uint8)
 """
 
-import sys
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_attn.interop.flat import abstract_state
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import ModelSpec
 from vit_attn.spec.run import RunSpec, knobs_of
-from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
 from vit_attn.store.run_dir import RunDir
+from vit_attn.train.saved import saved_params
 
 
 @dataclass(frozen=True)
@@ -59,26 +56,6 @@ def load_run(path: str | Path, member: str | None = None, step: int | None = Non
         raise UserError(f"{run_dir.path} is not the directory of a run: it has no config.json{hint}")
     found, params = saved_params(run_dir, spec, step)
     return LoadedRun(spec, found, params)
-
-
-def saved_params(run_dir: RunDir, spec: RunSpec, step: int | None = None) -> tuple[int, Any]:
-    """(step, parameters) of the newest checkpoint that can be read, or of the one asked for."""
-    if not run_dir.checkpoints.is_dir():
-        raise UserError(f"{run_dir.path} has no checkpoint yet: it has no folder checkpoints/")
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract_state(spec))
-    reasons = []
-    with closing(Checkpoints(run_dir, spec.loop.ckpt_keep)) as checkpoints:
-        steps = checkpoints.steps()
-        if step is not None and step not in steps:
-            raise UserError(f"{run_dir.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
-        for one in reversed(steps if step is None else [step]):
-            try:
-                return one, checkpoints.restore(one, like)[0].params
-            except BadCheckpointError as error:
-                reasons.append(str(error))
-                print(f"refused: {error}", file=sys.stderr)
-    raise UserError(f"{run_dir.path} has no checkpoint that can be read{': ' + '; '.join(reasons) if reasons else ' yet'}")
 
 
 def forward(spec: RunSpec, params: Any, images: Array, impl: str = "auto") -> Float[Array, "B classes"]:
