@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vit_attn.models.projection import Projection
 from vit_attn.ops.gate import ACTIVATIONS, gated, per_head
+from vit_attn.parallel.rules import place
 from vit_attn.spec.model import AttentionSpec
 
 Start = Callable[..., Float[Array, "..."]]
@@ -27,6 +28,9 @@ class Gate(nn.Module):
         self, out: Float[Array, "B L D"], x: Float[Array, "B L D"], pi_init: float | Float[Array, ""]
     ) -> Float[Array, "B L D"]:
         width, heads = x.shape[-1], self.heads
+        # Its gradient is whole before it meets those of q, k and v, which are shares of sums over devices: the compiler
+        # (XLA of jax 0.10, with fsdp and model at once) otherwise counts it once for each of them.
+        x = place(x, "batch", "tokens", None)
         if self.spec.gate == "gau":
             logits = Projection((width,), (heads, width // heads), self.dtype, name="dense")(x)
             return out * ACTIVATIONS[self.spec.gate_activation or "silu"](logits)

@@ -48,10 +48,10 @@ class Block(nn.Module):
     ) -> Float[Array, "B L D"]:
         dtype = jnp.dtype(self.spec.dtype)
         attention = Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
-        y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
+        y = place(nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x), "batch", "tokens", None)
         y = self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", drop, train)
         x = place(x + y, "batch", "tokens", None)
-        y = nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x)
+        y = place(nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x), "batch", "tokens", None)
         ffn = Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y)
         x = place(x + self._branch(ffn, "layer_scale_1", drop, train), "batch", "tokens", None)
         record(self, "stats", lambda: activation_statistics(x[:, :length], ffn[:, :length]))
