@@ -80,5 +80,4 @@ def test_a_run_goes_on_on_a_fresh_machine(bucket, tmp_path):
     shutil.rmtree(tmp_path / "one")
     assert run_here(*command(tmp_path / "one", **settings)) == 0
     assert without_speed(RunDir(tmp_path / "one").metrics()) == rows
-    assert run_here(*command(tmp_path / "one", **settings, seed=1), "--overwrite") == 0
-    assert run_here(*command(tmp_path / "elsewhere" / "one", **settings)) == 2  # another run's by now
+    assert run_here(*command(tmp_path / "elsewhere" / "one", **settings, seed=1)) == 2  # another run's

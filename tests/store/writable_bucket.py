@@ -22,7 +22,7 @@ NUMBERS, LOCK = itertools.count(1), threading.Lock()
 
 
 class Writable(Handler):
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         parts, query = self._asked()
         if parts[:3] != ["storage", "v1", "b"]:
             self._data("/".join(parts[1:]))
@@ -37,7 +37,7 @@ class Writable(Handler):
         else:
             self._reply(404, b"{}")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         parts, query = self._asked()
         body = self._body()
         if parts[0] == "upload" and query["uploadType"] == "resumable":
@@ -52,12 +52,12 @@ class Writable(Handler):
             OBJECTS[parts[10]] = (next(NUMBERS), OBJECTS[parts[5]][1])
             self._json({"done": True, "resource": metadata(parts[10])})
 
-    def do_PUT(self) -> None:
+    def do_PUT(self) -> None:  # noqa: N802
         _, query = self._asked()
         body = self._body()
         self._store(UPLOADS.pop(query["upload_id"]), body, None)
 
-    def do_DELETE(self) -> None:
+    def do_DELETE(self) -> None:  # noqa: N802
         parts, query = self._asked()
         with LOCK:
             there = parts[5] in OBJECTS
