@@ -128,6 +128,15 @@ def test_damage_in_any_file_is_refused_or_harmless(saved, tmp_path):
     assert_same(checkpoints.restore(3, like)[0], VALUES)
 
 
+def test_a_number_that_changed(saved, tmp_path):
+    """Still JSON, still a number: seconds, say."""
+    run_dir = RunDir(shutil.copytree(saved["fsdp"].path, tmp_path / "run"))
+    file = run_dir.checkpoints / "3" / "info" / "metadata"
+    file.write_text(file.read_text().replace('"step": 3', '"step": 7'))
+    with pytest.raises(BadCheckpointError, match="its info/ was altered"):
+        Checkpoints(run_dir, LoopSpec()).restore(3, like_of("fsdp"))
+
+
 def test_a_bit_that_flipped_before_the_file_system_saw_it(saved, tmp_path):
     """What tensorstore's own checksums cannot see: the array of another save, whole, under this one's name."""
     run_dir = RunDir(shutil.copytree(saved["fsdp"].path, tmp_path / "run"))

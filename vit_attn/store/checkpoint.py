@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -13,10 +14,10 @@ from etils import epath
 from vit_attn.parallel.processes import is_first, word_of_first
 from vit_attn.spec.run import LoopSpec
 from vit_attn.store.fingerprint import fingerprints
-from vit_attn.store.kept import kept
+from vit_attn.store.kept import Metrics, kept
 from vit_attn.store.paths import paths_of
 from vit_attn.store.place import place_of
-from vit_attn.store.restore import BadCheckpointError, check_tree, read_arrays, read_info, read_rows, sealed
+from vit_attn.store.restore import check_tree, read_arrays, read_info, read_rows, sealed, unsealed
 from vit_attn.store.run_dir import RunDir
 from vit_attn.store.tree_diff import described
 
@@ -35,9 +36,7 @@ class Checkpoints:
         if is_first():
             self._place.checkpoints.mkdir(parents=True, exist_ok=True)
             self._place.sweep()
-        self._saved: dict[int, Mapping[str, float]] = {
-            step: self._metrics(step) for step in word_of_first(self._place.steps() if is_first() else None)
-        }
+        self._saved: dict[int, Metrics] = dict(word_of_first(self._on_disk() if is_first() else None))
         mine = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=str(self._place.root))  # a pack saves many at a time
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=mine)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish-save")
@@ -60,7 +59,7 @@ class Checkpoints:
         step: int,
         state: Any,
         info: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
+        metrics: Metrics | None = None,
         rows: list[dict[str, float]] | None = None,
     ) -> None:
         """Saves a tree of arrays and a few plain values. When it returns, the state's memory may be reused.
@@ -120,8 +119,14 @@ class Checkpoints:
         for step in old if is_first() else ():
             self._place.delete(step)
 
-    def _metrics(self, step: int) -> Mapping[str, float]:
-        try:
-            return read_info(self.path(step)).get("metrics", {})
-        except BadCheckpointError:  # refused where it is restored
+    def _on_disk(self) -> list[tuple[int, Metrics]]:
+        """The saved steps with their metrics, read side by side: there may be many, far away."""
+
+        def metrics(step: int) -> Metrics:
+            with suppress(Exception):  # a bad one is refused where it is restored
+                return unsealed(self.path(step), "info")["metrics"]
             return {}
+
+        steps = self._place.steps()
+        with ThreadPoolExecutor(8) as pool:
+            return list(zip(steps, pool.map(metrics, steps), strict=True))

@@ -34,25 +34,25 @@ def sealed(info: Mapping[str, Any]) -> dict[str, Any]:
     return {**info, "checksum": _checksum(info)}
 
 
+def unsealed(folder: epath.Path, item: str) -> dict[str, Any]:
+    """What was `sealed` and saved as `item`, read by this process alone. Raises BadCheckpointError if it was altered."""
+    values = ocp.JsonCheckpointHandler().restore(folder / item)
+    if not isinstance(values, dict) or values.pop("checksum", None) != _checksum(values):
+        raise BadCheckpointError(f"checkpoint {folder} is not what was saved: its {item}/ was altered")
+    return values
+
+
 def read_info(folder: epath.Path) -> dict[str, Any]:
     """What a checkpoint says of itself: config, step, and of each array, by path, its type with shape, and fingerprint.
 
     Raises BadCheckpointError, in all processes if it does in one.
     """
-    info = _attempt(folder, lambda: ocp.JsonCheckpointHandler().restore(folder / "info"))
-    if not isinstance(info, dict) or info.pop("checksum", None) != _checksum(info):
-        raise BadCheckpointError(f"checkpoint {folder} is not what was saved: its info/ was altered")
-    return info
+    return _attempt(folder, lambda: unsealed(folder, "info"))
 
 
-def read_rows(folder: epath.Path) -> list[dict[str, float]] | None:
-    """The metrics that were saved with it; None if there are none. Raises BadCheckpointError."""
-    if not (folder / "metrics").exists():
-        return None
-    saved = _attempt(folder, lambda: ocp.JsonCheckpointHandler().restore(folder / "metrics"))
-    if not isinstance(saved, dict) or saved.pop("checksum", None) != _checksum(saved):
-        raise BadCheckpointError(f"checkpoint {folder} is not what was saved: its metrics/ were altered")
-    return saved["rows"]
+def read_rows(folder: epath.Path) -> list[dict[str, float]]:
+    """The metrics that were saved with it. Raises BadCheckpointError, as above."""
+    return _attempt(folder, lambda: unsealed(folder, "metrics"))["rows"]
 
 
 def check_tree(folder: epath.Path, info: Mapping[str, Any], like: Any) -> None:
@@ -94,6 +94,8 @@ def _attempt(folder: epath.Path, read: Callable[[], Found]) -> Found:
     except Exception as error:  # orbax and tensorstore raise many types for a file that is not as it was written
         reason = error
     if any_of(reason is not None):
+        if isinstance(reason, BadCheckpointError):
+            raise reason
         words = " ".join(str(reason).split())[:300] if reason else "another process could not"
         raise BadCheckpointError(f"checkpoint {folder} cannot be read: {words}") from reason
     return found  # type: ignore[return-value]
