@@ -48,9 +48,10 @@ def fresh_params(spec):
     return jax.jit(lambda: init_state(spec, knobs_of(spec)).params)()
 
 
-def test_all_is_taken_bit_for_bit(source):
+def test_all_is_taken_bit_for_bit(source, monkeypatch):
     folder, values = source
-    for place in (folder, folder / "checkpoints" / "0"):
+    monkeypatch.chdir(folder.parent)
+    for place in (folder, folder / "checkpoints" / "0", "run", "run/checkpoints/0"):
         params, line = start_params(spec_of(place), fresh_params(spec_of()))
         for path, x in paths_of(params).items():
             np.testing.assert_array_equal(x, values[path], err_msg=path)

@@ -68,6 +68,10 @@ class Checkpoints:
         save before, and raises what went wrong in it. What is no longer kept is deleted once this one is complete.
         """
         self.wait()
+        with jax.transfer_guard("allow"):  # orbax's ways to the host, and the words between processes
+            self._start(step, state, info, metrics, rows)
+
+    def _start(self, step: int, state: Any, info: Mapping[str, Any], metrics: Metrics | None, rows: Any) -> None:
         state = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), state)
         finite = word_of_first({key: value for key, value in (metrics or {}).items() if math.isfinite(value)})
         numbers, _ = fingerprints(state)

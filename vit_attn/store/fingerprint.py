@@ -29,7 +29,7 @@ def fingerprints(tree: Any) -> tuple[dict[str, int], list[str]]:
     first = 0
     for x, slot in zip(leaves.values(), slots, strict=True):
         for starts, shard in {_starts(shard.index): shard for shard in x.addressable_shards}.items():
-            sums[:, first + slot[starts]] = part_sum(np.asarray(shard.data), starts, x.shape), 1
+            sums[:, first + slot[starts]] = part_sum(jax.device_get(shard.data), starts, x.shape), 1
         first += len(slot)
     values, there = np.moveaxis(from_all(sums), 1, 0)  # [processes, parts]
     one = values[np.argmax(there, axis=0), np.arange(values.shape[1])]

@@ -110,9 +110,10 @@ def is_step(folder: epath.Path) -> bool:
 def place_of(run_dir: str | os.PathLike[str], loop: LoopSpec) -> Place:
     """Of the run that lives in `run_dir`."""
     if loop.ckpt_dir is None:
-        return Place(_absolute(run_dir), apart=False)
-    return Place(_absolute(loop.ckpt_dir.replace("{name}", _absolute(run_dir).name)), apart=True)
+        return Place(absolute(run_dir), apart=False)
+    return Place(absolute(loop.ckpt_dir.replace("{name}", absolute(run_dir).name)), apart=True)
 
 
-def _absolute(path: str | os.PathLike[str]) -> epath.Path:
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
+    """As orbax needs it; a bucket's is as it is."""
     return epath.Path(path) if "://" in os.fspath(path) else epath.Path(Path(path).expanduser().absolute())

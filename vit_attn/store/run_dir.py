@@ -207,7 +207,15 @@ def check_apart(place: Place, spec: RunSpec) -> None:
 
 def _check_moved(old: Place, new: Place) -> None:
     """Raises UserError if a run would no longer find what it has saved."""
-    if old != new and not new.steps() and (steps := old.steps()):
+    try:
+        lost = old != new and not new.steps()
+        steps = old.steps() if lost else []
+    except Exception as error:  # a bucket's errors are of many types
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"config.loop.ckpt_dir: it was {old.root} and is {new.root} now; one cannot be read: {reason}"
+        ) from error
+    if steps:
         raise UserError(
             f"config.loop.ckpt_dir: the run's checkpoints (steps {', '.join(map(str, steps))}) are in {old.root}, and "
             f"{new.root} has none: copy {old.checkpoints} there, or leave the setting as it was"

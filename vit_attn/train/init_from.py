@@ -16,7 +16,7 @@ from vit_attn.spec.errors import UserError
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.paths import nested, paths_of
-from vit_attn.store.place import is_step, place_of
+from vit_attn.store.place import absolute, is_step, place_of
 from vit_attn.store.restore import BadCheckpointError, read_arrays, read_info
 from vit_attn.store.tree_diff import described, shortened, tree_diff
 from vit_attn.train.saved import abstract_state
@@ -94,7 +94,7 @@ def _source(spec: RunSpec, params: Any) -> Source:
 
 def _newest(init_from: str) -> tuple[epath.Path, dict[str, Any]]:
     """(the checkpoint that is meant, what it says of itself). Raises UserError."""
-    path, key = epath.Path(init_from), f"config.init_from={init_from!r}"
+    path, key = absolute(init_from), f"config.init_from={init_from!r}"
     if path.suffix in (".npz", ".safetensors"):
         raise UserError(f"{key} is a file: make a run of it (python -m vit_attn.interop import --from {path} --workdir DIR)")
     if not path.exists():
