@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     ["ops"],
     ["spec"],
-    ["data", "parallel", "store"],
+    ["data", "parallel"],
+    ["store"],
     ["models", "report"],
     ["train"],
     ["evals", "analysis", "interop"],

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -94,7 +95,9 @@ def saved_steps(workdir):
 def saved_arrays(workdir, step=None):
     """{"params/...": array} of a checkpoint (the newest), read without any of our own code."""
     folder = Path(workdir, "checkpoints", str(saved_steps(workdir)[-1] if step is None else step), "state").absolute()
-    tree = ocp.StandardCheckpointer().restore(folder)
+    reader = ocp.PyTreeCheckpointer()
+    on_the_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(folder).item_metadata.tree)
+    tree = reader.restore(folder, restore_args=on_the_host)  # whatever the devices were that it was saved on
     found = {}
 
     def walk(prefix, node):

@@ -87,7 +87,7 @@ def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDi
         raise UserError("--workdir=DIR is needed: where the run is to live, for example --workdir runs/one")
     run_dir, spec = RunDir(Path(flags.workdir or ".")), load_run(flags.config, overrides)
     if flags.overwrite:
-        run_dir.check_place()
+        run_dir.check_overwrite(spec)
     elif not flags.print_spec:
         run_dir.check(spec)
     return {run_dir: spec}

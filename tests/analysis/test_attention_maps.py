@@ -19,7 +19,7 @@ from vit_attn.analysis.attention_maps_figure import draw, picture
 from vit_attn.data.sources.open import open_source
 from vit_attn.spec.errors import exit_code_of
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import knobs_of
+from vit_attn.spec.run import LoopSpec, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import RunDir
 from vit_attn.train.state import init_state
@@ -47,7 +47,7 @@ def run(request, tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp(request.param) / "some_run")
     spec = resolve(spec_of(request.param))
     run_dir.create(spec)
-    checkpoints = Checkpoints(run_dir, 2)
+    checkpoints = Checkpoints(run_dir, LoopSpec(ckpt_keep=2))
     for step in (3, 7):
         checkpoints.save(step, noisy_state(request.param, step), {"config": asdict(spec), "step": step})
     checkpoints.wait()

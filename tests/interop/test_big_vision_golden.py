@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_attn.interop.flat import flattened, nested
+from vit_attn.interop.flat import flattened
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment import mix
 from vit_attn.spec.load import load_run
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import knobs_of
+from vit_attn.store.paths import nested
 from vit_attn.train.losses import LOSSES
 from vit_attn.train.optimizer import adam
 from vit_attn.train.saved import abstract_state

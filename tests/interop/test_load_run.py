@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from interop_runs import PLAIN, flat_of, refused, same_arrays, spec_of
 
-from vit_attn.interop.flat import flattened, nested
+from vit_attn.interop.flat import flattened
 from vit_attn.interop.new_run import save_run
 from vit_attn.interop.run import load_run
 from vit_attn.models.vit import ViT
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import knobs_of
+from vit_attn.spec.run import LoopSpec, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
+from vit_attn.store.paths import nested
 from vit_attn.store.run_dir import RunDir
 from vit_attn.train.saved import saved_params
 from vit_attn.train.state import init_state
@@ -32,7 +33,7 @@ def run_dir(tmp_path_factory):
     """With the checkpoints 3 and 7; all parameters are 3 or 7 times those of flat_of."""
     run_dir, spec = RunDir(tmp_path_factory.mktemp("sweep") / "relu_alpha0.8_p8_seed0"), spec_of(RELU)
     run_dir.create(spec)
-    checkpoints = Checkpoints(run_dir, 2)
+    checkpoints = Checkpoints(run_dir, LoopSpec(ckpt_keep=2))
     dense = replace(spec, model=with_impl(spec.model, "dense"))
     state = jax.jit(lambda: init_state(dense, knobs_of(dense)))()
     for step in (3, 7):

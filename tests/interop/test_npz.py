@@ -11,9 +11,9 @@ from interop_runs import PLAIN, flat_of, interop, refused, same_arrays, spec_of
 from trainer_runs import run_here, saved_arrays, saved_steps
 
 from vit_attn.interop.big_vision import from_big_vision
-from vit_attn.interop.flat import nested
 from vit_attn.interop.new_run import save_run
 from vit_attn.interop.run import load_run
+from vit_attn.store.paths import nested
 from vit_attn.store.run_dir import RunDir
 
 GOLDEN = json.loads(Path(__file__).with_name("big_vision_golden.json").read_text())["forward"]

@@ -1,6 +1,6 @@
-"""Parameters by their paths: {"Transformer/encoder_norm/scale": array, ...} and back; which of them do not fit a model."""
+"""Parameters by their paths: {"Transformer/encoder_norm/scale": array, ...}; which of them do not fit a model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -21,18 +21,6 @@ def flattened(params: Any) -> Flat:
     """Nested dictionaries of arrays -> arrays on the host, by path."""
     leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]
     return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def nested(flat: Mapping[str, Any]) -> Any:
-    """By path -> nested dictionaries."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
 
 
 def fitted(spec: RunSpec, flat: Flat, source: str) -> Flat:

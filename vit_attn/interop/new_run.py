@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_attn.interop import formats
-from vit_attn.interop.flat import Flat, fitted, nested
+from vit_attn.interop.flat import Flat, fitted
 from vit_attn.interop.guess import model_values
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.load import load_config, override
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.checkpoint import Checkpoints
+from vit_attn.store.paths import nested
 from vit_attn.store.run_dir import RunDir
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
@@ -62,7 +63,8 @@ def save_run(run_dir: RunDir, spec: RunSpec, flat: Flat, source: str) -> None:
     state = State(nested(flat), empty.moments, step=jnp.int32(0), diverged_at=jnp.int32(-1))
     info = {"config": asdict(spec), "step": 0, "examples": 0, "train_seconds": 0.0, "bad_images": 0}
     run_dir.create(spec)
-    with run_dir.locked(), closing(Checkpoints(run_dir, spec.loop.ckpt_keep)) as checkpoints:
+    run_dir.place(spec).claim(spec)
+    with run_dir.locked(), closing(Checkpoints(run_dir, spec.loop)) as checkpoints:
         checkpoints.save(0, state, info)
         checkpoints.wait()
     run_dir.write_status("stopped", step=0, steps=spec.train.steps, message=f"imported from {source}")

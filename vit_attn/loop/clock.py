@@ -1,4 +1,4 @@
-"""Training time: the wall clock without evaluation and saving."""
+"""Training time: the wall clock without evaluation and saving; and what saving costs."""
 
 import time
 from collections.abc import Iterator
@@ -26,3 +26,28 @@ class TrainClock:
         seconds = now - self._lap_start - self._paused
         self._lap_start, self._paused = now, 0.0
         return seconds
+
+
+class SaveClock:
+    """Counts what saving takes from the loop, as a share of the time since the save before it (or since the start)."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self.share = 0.0  # of the newest save
+        self._new = False
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            self.share, self._new = (now - start) / max(now - self._since, 1e-9), True
+            self._since = now
+
+    def metrics(self) -> dict[str, float]:
+        """For the first row after a save."""
+        row = {"speed/save_share": self.share} if self._new else {}
+        self._new = False
+        return row

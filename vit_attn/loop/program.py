@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 
 from vit_attn.data.batch import Batch
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.mesh import local_rows, replicated, to_global
-from vit_attn.parallel.processes import from_first
 from vit_attn.parallel.rules import ambient, batched
 from vit_attn.spec.mesh import RulesSpec
 from vit_attn.spec.run import Knobs, RunSpec, static_of
@@ -38,7 +37,7 @@ class Program:
         examples: Examples = jax.tree.map(
             lambda x: _shape(x.shape, x.dtype, split if x.ndim else whole), jax.eval_shape(augment, *first)
         )
-        self._abstract_state, places = state, _shardings(state)
+        self.abstract_state, places = state, _shardings(state)  # global shapes, with where they lie
         jobs: dict[str, Traced] = {
             "prepare": (jax.jit(augment, out_shardings=_shardings(examples)), first),
             "update": (jax.jit(step, donate_argnums=0, out_shardings=(places, whole)), (state, knobs, examples)),
@@ -49,24 +48,6 @@ class Program:
         if fresh:
             jobs["init"] = (jax.jit(init, out_shardings=places), (knobs,))
         self._compiled = _compile(jobs, mesh, spec.rules)
-
-    @property
-    def abstract_here(self) -> State:
-        """Shapes and shardings of a state that this process alone can read from a file."""
-        if jax.process_count() == 1:
-            return self._abstract_state
-        return _placed(self._abstract_state, SingleDeviceSharding(jax.local_devices()[0]))
-
-    def shared(self, state: State | None) -> State:
-        """The state that the first process has read, on all devices. None in the other ones."""
-        if jax.process_count() == 1:
-            assert state is not None
-            return state
-        empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._abstract_state)
-        arrays = from_first(jax.tree.map(np.asarray, state) if state is not None else empty)
-        return jax.tree.map(
-            lambda x, to: jax.make_array_from_process_local_data(to.sharding, x, to.shape), arrays, self._abstract_state
-        )
 
     def knobs(self, knobs: Knobs) -> Knobs:
         """Numbers -> device scalars."""

@@ -30,6 +30,7 @@ from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import FINISHED, RunDir, write_json
+from vit_attn.train.init_from import check_init_from
 from vit_attn.train.placement import left_whole
 from vit_attn.train.saved import abstract_state
 
@@ -71,6 +72,7 @@ def run_pack(request: Request) -> int:
     check_batches(spec, mesh)
     for line in left_whole(spec, abstract_state(spec).params, mesh):
         say(f"note: {line}")
+    _check_places(request)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))
         if is_first():
@@ -95,9 +97,23 @@ def _take_directories(request: Request, stack: ExitStack) -> None:
         run_dir.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(run_dir.locked(request.lock_seconds))
         if request.overwrite:
-            run_dir.clear()
+            run_dir.clear(one)
         run_dir.check(one)  # again: another process may have been here a moment ago
         run_dir.create(one)
+        run_dir.place(one).claim(one)
+
+
+def _check_places(request: Request) -> None:
+    """Raises UserError if two runs would save at the same place, or one could not start from what config.init_from names."""
+    runs = {run_dir: run_dir.place(one) for run_dir, one in request.runs.items()}
+    if len(set(runs.values())) < len(runs):
+        raise UserError(
+            f"config.loop.ckpt_dir={next(iter(request.runs.values())).loop.ckpt_dir!r} is the same directory for several runs: "
+            "write {name} into it, which becomes the name of each run's directory"
+        )
+    for (run_dir, place), one in zip(runs.items(), request.runs.values(), strict=True):
+        if one.init_from is not None and (request.overwrite or not place.steps()):
+            check_init_from(one, [run_dir.path, place.root] if request.overwrite else [])
 
 
 def check_one_pack(specs: list[RunSpec]) -> None:
@@ -113,8 +129,8 @@ def _train(
     runs: dict[RunDir, RunSpec], source: Source, evaluators: list[Evaluator], mesh: jax.sharding.Mesh, stop: Stop
 ) -> int:
     spec = next(iter(runs.values()))
-    stores = {run_dir: Checkpoints(run_dir, one.loop.ckpt_keep) if is_first() else None for run_dir, one in runs.items()}
-    fresh = bool(from_first(np.array(any(store is not None and not store.steps() for store in stores.values()))))
+    stores = {run_dir: Checkpoints(run_dir, one.loop) for run_dir, one in runs.items()}
+    fresh = any(not store.steps() for store in stores.values())
     where = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"compiling for {jax.device_count()} {jax.devices()[0].device_kind} device(s){where} ...")
     workers = _workers(spec, [source, *(one.source for evaluator in evaluators for one in evaluator.passes.values())])

@@ -9,7 +9,7 @@ import jax
 from vit_attn.data.pipeline import Batches
 from vit_attn.data.workers import Workers
 from vit_attn.evals.evaluator import Evaluator
-from vit_attn.loop.clock import TrainClock
+from vit_attn.loop.clock import SaveClock, TrainClock
 from vit_attn.loop.evaluation import evaluate
 from vit_attn.loop.feed import Feed
 from vit_attn.loop.member import Member
@@ -18,6 +18,7 @@ from vit_attn.loop.progress import Rows, progress_line
 from vit_attn.loop.stop import Stop
 from vit_attn.parallel.processes import any_of, say
 
+MOST_SAVING = 0.05  # of the time, before it is said
 Metrics = dict[str, Any]  # of one update: scalars that may still be on their way
 
 
@@ -31,6 +32,7 @@ class Pack:
         first = min(members, key=lambda member: member.start)
         self.step, self._bad_before = first.start, first.bad_images
         self._clock, self._lap_step = TrainClock(), self.step
+        self._saves, self._save_told = SaveClock(), False
 
     def train(self, batches: Batches, stop: Stop) -> str:
         """Steps the members in turn, to the end: returns "" then, else why it stopped. What it returns at is saved."""
@@ -56,14 +58,23 @@ class Pack:
                         self._write(rows)
                     late = None
                 if reason or save:
-                    with self._clock.paused():
-                        bad_images = self._feed.bad_images(self.step)
-                        for member in self.members:
-                            if member.start < self.step:
-                                member.save(self.step, bad_images)
+                    self._save()
                 if reason:
                     return reason
         return ""
+
+    def _save(self) -> None:
+        with self._clock.paused(), self._saves.saving():
+            bad_images = self._feed.bad_images(self.step)
+            for member in self.members:
+                if member.start < self.step:
+                    member.save(self.step, bad_images)
+        if self._saves.share > MOST_SAVING and self.step < self._spec.train.steps and not self._save_told:
+            self._save_told = True
+            say(
+                f"note: saving took {self._saves.share:.0%} of the time since the save before; "
+                f"a larger config.loop.ckpt_steps={self._spec.loop.ckpt_steps} makes it less (speed/save_share says how much)"
+            )
 
     def _due(self, every: int) -> bool:
         """Whether something that happens each `every` steps (0: never), and at the end, happens now."""
@@ -88,7 +99,7 @@ class Pack:
         """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave."""
         fetched = jax.device_get(metrics)
         seconds, steps = self._clock.lap(), step - self._lap_step
-        self._lap_step, reading = step, self._feed.metrics(step, seconds)
+        self._lap_step, reading = step, self._feed.metrics(step, seconds) | self._saves.metrics()
         rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
         for member, values in zip(due, fetched, strict=True):
             if member not in self.members:  # it left a moment ago, when the step before was settled

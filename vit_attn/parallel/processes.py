@@ -1,5 +1,6 @@
 """Several processes that train as one: one a host, each with its own devices. The first one writes."""
 
+import json
 from typing import Any
 
 import jax
@@ -41,6 +42,25 @@ def from_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def word_of_first(value: Any) -> Any:
+    """A JSON value as the first process has it, on all of them. All have to ask at the same point."""
+    if jax.process_count() == 1:
+        return value
+    text = json.dumps(value if is_first() else None).encode()
+    size = int(from_first(np.int32(len(text))))
+    padded = np.zeros(max(4096, 1 << size.bit_length()), np.uint8)  # few sizes: each is a program of its own
+    if is_first():
+        padded[:size] = np.frombuffer(text, np.uint8)
+    return json.loads(from_first(padded)[:size].tobytes())
+
+
+def from_all(array: np.ndarray) -> np.ndarray:
+    """The array of each process, stacked: [processes, ...] (same shape everywhere). All have to ask at the same point."""
+    if jax.process_count() == 1:
+        return array[None]
+    return np.asarray(multihost_utils.process_allgather(array))
 
 
 def total(count: int) -> int:

@@ -6,7 +6,14 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake in a flag, a config, a data set or a directory. Command-line programs print it and exit with code 2."""
+    """A mistake in a flag, a config, a data set or a directory. Command-line programs print it and exit with code 2.
+
+    `details` are lines that go below it, where one line cannot say it.
+    """
+
+    def __init__(self, message: str, details: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 def unknown(what: str, got: str, choices: Iterable[str]) -> UserError:
@@ -22,5 +29,5 @@ def exit_code_of(program: Callable[[], int]) -> int:
     try:
         return program()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print("\n  ".join([f"error: {' '.join(str(error).split())}", *error.details]), file=sys.stderr)
         return 2

@@ -137,6 +137,7 @@ def _checked(spec: RunSpec) -> RunSpec:
         )
     _check_eval(spec)
     check_evals(spec)
+    _check_best(spec)
     padding, side = spec.data.crop_padding, spec.model.image_size
     if padding >= side:
         raise UserError(f"config.data.crop_padding={padding} must be less than config.model.image_size={side}")
@@ -156,3 +157,13 @@ def _check_eval(spec: RunSpec) -> None:
             raise UserError(
                 f"config.evals.{prefix}: metrics will begin with this name: letters and digits, not one that is taken"
             )
+
+
+def _check_best(spec: RunSpec) -> None:
+    """The part of a metric's name that is known before there are metrics."""
+    metric, families = spec.loop.ckpt_best, ("train", "val", *spec.evals, "speed", "data", "memory")
+    if metric is not None and metric.partition("/")[0] not in families:
+        raise UserError(
+            f"config.loop.ckpt_best={metric!r} is the name of no metric: names begin with one of "
+            f"{', '.join(f'{family}/' for family in families)}, for example val/accuracy"
+        )

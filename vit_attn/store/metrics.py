@@ -17,9 +17,7 @@ class MetricsLog:
 
     def __init__(self, run_dir: RunDir, step: int, hparams: Mapping[str, Any]) -> None:
         kept = [row for row in run_dir.metrics() if row["step"] <= step]
-        part = run_dir.metrics_file.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        part.replace(run_dir.metrics_file)
+        run_dir.write_metrics(kept)
         self._file = open(run_dir.metrics_file, "a")  # noqa: SIM115 (it stays open as long as the log)
         self._pending: list[Future[None]] = []
         self._submit(lambda: self._open_tensorboard(run_dir, kept, dict(hparams)))

@@ -2,25 +2,25 @@
 
 config.json      the resolved run           metrics.jsonl    one row a logged step
 env.json         versions, devices, host    events.out.*     the same for TensorBoard
-status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step
+status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step (or apart: see store.place)
 """
 
 import dataclasses
 import fcntl
 import json
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import RunSpec, flat, free_settings
+from vit_attn.spec.run import LoopSpec, RunSpec, flat, free_settings
+from vit_attn.store.place import Place, place_of
 
 STATES = ("waiting", "running", "stopped", "done", "diverged", "failed")
 FINISHED = ("done", "diverged")
@@ -73,7 +73,11 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Path:
+        """Where they are unless config.loop.ckpt_dir says otherwise."""
         return self.path / "checkpoints"
+
+    def place(self, spec: RunSpec) -> Place:
+        return place_of(self.path, spec.loop)
 
     def spec(self) -> RunSpec | None:
         """The run that lives here; None where there is none."""
@@ -96,6 +100,15 @@ class RunDir:
                 "or delete that run with --overwrite"
             )
         self.check_place()
+        check_apart(self.place(spec), spec)
+        if (old := self.spec()) is not None:
+            _check_moved(self.place(old), self.place(spec))
+
+    def check_overwrite(self, spec: RunSpec) -> None:
+        """Raises UserError if --overwrite could not start over here, or would delete what is not this run's."""
+        self.check_place()
+        if self.place(spec) not in self._places():
+            check_apart(self.place(spec), spec)
 
     def check_place(self) -> None:
         """Raises UserError if no run can live here at all: a sweep's directory, or one that takes no files."""
@@ -109,14 +122,21 @@ class RunDir:
         if self.spec() != spec:
             write_json(self.path / "config.json", dataclasses.asdict(spec))
 
-    def clear(self) -> None:
-        """Deletes the run that lives here (--overwrite), and nothing that is not a run's."""
-        for folder in (self.checkpoints, self.path / "refused_checkpoints"):
-            if folder.exists():
-                shutil.rmtree(folder)
+    def clear(self, spec: RunSpec) -> None:
+        """Deletes the run that lives here, and what `spec` would find in a place of its own (--overwrite): nothing else."""
+        for place in {*self._places(), self.place(spec)}:
+            place.clear()
         for name in ("events.out.tfevents*", "metrics.jsonl", "env.json", "status.json", "config.json"):  # what it is, last
             for file in self.path.glob(name):
                 file.unlink()
+
+    def _places(self) -> list[Place]:
+        """Where checkpoints of the run that lives here may be."""
+        places = [Place(place_of(self.path, LoopSpec()).root, apart=False)]
+        with suppress(UserError):  # what cannot be read says nothing
+            if (old := self.spec()) is not None:
+                places.append(self.place(old))
+        return places
 
     def write_status(self, state: str, **values: Any) -> None:
         mine: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
@@ -132,6 +152,12 @@ class RunDir:
             except json.JSONDecodeError:
                 break
         return rows
+
+    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+        """metrics.jsonl anew, whole or not at all."""
+        part = self.metrics_file.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        part.replace(self.metrics_file)
 
     @contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
@@ -165,19 +191,50 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
 
 
-def check_writable(path: Path) -> None:
+def check_apart(place: Place, spec: RunSpec) -> None:
+    """Raises UserError if config.loop.ckpt_dir is another run's, or takes no files."""
+    if not place.apart:
+        return
+    there = place.config()
+    if there is not None and (different := differences(there, dataclasses.asdict(spec))):
+        raise UserError(
+            f"config.loop.ckpt_dir: {place.root} holds another run's checkpoints, which differs in {'; '.join(different)}: "
+            "take another one ({name} in it becomes the name of the run's directory)"
+        )
+    if not place.remote:
+        check_writable(Path(place.root), "config.loop.ckpt_dir")
+
+
+def _check_moved(old: Place, new: Place) -> None:
+    """Raises UserError if a run would no longer find what it has saved."""
+    try:
+        lost = old != new and not new.steps()
+        steps = old.steps() if lost else []
+    except Exception as error:  # a bucket's errors are of many types
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"config.loop.ckpt_dir: it was {old.root} and is {new.root} now; one cannot be read: {reason}"
+        ) from error
+    if steps:
+        raise UserError(
+            f"config.loop.ckpt_dir: the run's checkpoints (steps {', '.join(map(str, steps))}) are in {old.root}, and "
+            f"{new.root} has none: copy {old.checkpoints} there, or leave the setting as it was"
+        )
+
+
+def check_writable(path: Path, key: str = "--workdir") -> None:
     """Raises UserError unless `path` is, or could be made, a directory that takes new files. Leaves nothing behind."""
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists() or folder.is_symlink())
         readonly = os.statvfs(there).f_flag & os.ST_RDONLY
     except OSError as error:
-        raise UserError(f"--workdir={path} cannot be used: {error.strerror}") from error
+        raise UserError(f"{key}={path} cannot be used: {error.strerror}") from error
     if not there.is_dir():
-        raise UserError(f"--workdir={path}: {there} is a file, not a directory")
+        raise UserError(f"{key}={path}: {there} is a file, not a directory")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={path}: no permission to write in {there}; take another --workdir")
+        raise UserError(f"{key}={path}: no permission to write in {there}; take another {key}")
     if readonly:
-        raise UserError(f"--workdir={path}: {there} is on a read-only file system; take another --workdir")
+        raise UserError(f"{key}={path}: {there} is on a read-only file system; take another {key}")
 
 
 def write_json(path: Path, values: Any, durable: bool = True) -> None:

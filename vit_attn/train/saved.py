@@ -1,7 +1,6 @@
 """The parameters that a run has saved, for whoever looks into it."""
 
 import sys
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, knobs_of
-from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
+from vit_attn.store.restore import BadCheckpointError, check_tree, read_arrays, read_info
 from vit_attn.store.run_dir import RunDir
 from vit_attn.train.state import State, init_state
 
@@ -23,19 +22,22 @@ def abstract_state(spec: RunSpec) -> State:
 
 def saved_params(run_dir: RunDir, spec: RunSpec, step: int | None = None) -> tuple[int, Any]:
     """(step, parameters) of the newest checkpoint that can be read, or of the one asked for. Raises UserError."""
-    if not run_dir.checkpoints.is_dir():
-        raise UserError(f"{run_dir.path} has no checkpoint yet: it has no folder checkpoints/")
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract_state(spec))
-    reasons = []
-    with closing(Checkpoints(run_dir, spec.loop.ckpt_keep)) as checkpoints:
-        steps = checkpoints.steps()
-        if step is not None and step not in steps:
-            raise UserError(f"{run_dir.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
-        for one in reversed(steps if step is None else [step]):
-            try:
-                return one, checkpoints.restore(one, like)[0].params
-            except BadCheckpointError as error:
-                reasons.append(str(error))
-                print(f"refused: {error}", file=sys.stderr)
+    place = run_dir.place(spec)
+    if not place.checkpoints.exists():
+        folder = place.checkpoints if place.apart else "checkpoints/"
+        raise UserError(f"{run_dir.path} has no checkpoint yet: there is no folder {folder}")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract_state(spec))
+    steps, reasons = place.steps(), []
+    if step is not None and step not in steps:
+        raise UserError(f"{run_dir.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
+    for one in reversed(steps if step is None else [step]):
+        folder = place.path(one)
+        try:
+            info = read_info(folder)
+            check_tree(folder, info, like)
+            return one, read_arrays(folder, info, {"params": like.params})["params"]
+        except BadCheckpointError as error:
+            reasons.append(str(error))
+            print(f"refused: {error}", file=sys.stderr)
     raise UserError(f"{run_dir.path} has no checkpoint that can be read{': ' + '; '.join(reasons) if reasons else ' yet'}")
