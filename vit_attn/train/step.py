@@ -17,6 +17,7 @@ from vit_attn.ops.augment.randaugment import randaugment
 from vit_attn.ops.augment.window import random_crop, random_flip
 from vit_attn.parallel.mesh import batch_split
 from vit_attn.spec.run import Knobs, RunSpec
+from vit_attn.train.health import examine, judge, made
 from vit_attn.train.losses import LOSSES, multi_hot
 from vit_attn.train.optimizer import adam, schedule, updates
 from vit_attn.train.state import State
@@ -65,7 +66,7 @@ def targets_of(spec: RunSpec, examples: Examples) -> Float[Array, "B C"]:
 
 
 def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, Array]]:
-    """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
+    """One optimizer update of one member, and its metrics (scalars; `diverged_at` and `culprit` as in Health)."""
     targets = targets_of(spec, examples)
     dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(knobs.seed), crc32(b"dropout")), state.step)
 
@@ -76,12 +77,13 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
         return LOSSES[spec.train.loss](logits, targets).mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    culprit = examine(loss, grads)
     direction, moments = adam(spec.train).update(grads, state.moments)
     change = updates(spec.train, knobs, state.step, direction, state.params)
-    params = optax.apply_updates(state.params, change)
+    new = (optax.apply_updates(state.params, change), moments)
+    params, moments = made(spec.train, culprit, new, (state.params, state.moments))
     step, l2_grads, l2_params = state.step + 1, optax.tree.norm(grads), optax.tree.norm(params)
-    bad_now = (state.diverged_at < 0) & ~jnp.isfinite(loss + l2_grads + l2_params)
-    diverged_at = jnp.where(bad_now, step, state.diverged_at)
+    health = judge(spec.train, state.health, step, loss, culprit, params)
     metrics = {
         "train/loss": loss,
         "train/accuracy": jnp.mean((jnp.argmax(logits, axis=-1)[:, None] == examples.labels).any(axis=-1), dtype=jnp.float32),
@@ -89,6 +91,10 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
         "train/l2_grads": l2_grads,
         "train/l2_updates": optax.tree.norm(change),
         "train/l2_params": l2_params,
-        "diverged_at": diverged_at,
+        "train/loss_spikes": health.loss_spikes,
+        "diverged_at": health.diverged_at,
+        "culprit": health.culprit,
     }
-    return State(params, moments, step, diverged_at), metrics
+    if spec.train.on_nonfinite == "skip":
+        metrics["train/skipped"] = health.skipped
+    return State(params, moments, step, health), metrics
