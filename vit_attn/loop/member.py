@@ -1,5 +1,6 @@
 """One member of a pack: its state on the device, its directory, its clock."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from vit_attn.parallel.processes import from_first
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
 from vit_attn.store.checkpoint import BadCheckpointError, Checkpoints
-from vit_attn.store.metrics import MetricsLog
+from vit_attn.store.metrics import Histogram, MetricsLog
 from vit_attn.store.run_dir import RunDir, differences
 from vit_attn.train.state import State
 
@@ -45,8 +46,13 @@ class Member:
         """One row in the metrics, and the status that launchers read."""
         if self.log:
             self.log.write(step, values)
-        self.newest.update(values)
+        self.newest.update({key: value for key, value in values.items() if math.isfinite(value)})
         self._status("running", step, seconds_left=seconds_left)
+
+    def draw(self, step: int, values: dict[str, Histogram]) -> None:
+        """One row of histograms."""
+        if self.log:
+            self.log.write_histograms(step, values)
 
     def end(self, state: str, step: int, message: str = "") -> None:
         """Everything on the disk, then the word that it is."""

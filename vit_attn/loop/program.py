@@ -49,6 +49,11 @@ class Program:
         self._compiled = _compile(jobs, mesh)
 
     @property
+    def update_compiled(self) -> Any:
+        """The compiled update, for who asks it about memory."""
+        return self._compiled["update"]
+
+    @property
     def abstract_here(self) -> State:
         """Shapes and shardings of a state that this process alone can read from a file."""
         if jax.process_count() == 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from vit_attn.spec.errors import UserError
@@ -16,16 +16,22 @@ from vit_attn.spec.run import MeshSpec
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices, or the given ones, on the axes `data` and `seq`. Raises UserError if the sizes do not fit them."""
     devices = jax.devices() if devices is None else devices
+    sizes = axis_sizes(spec, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def axis_sizes(spec: MeshSpec, devices: int) -> dict[str, int]:
+    """{"data": 4, "seq": 2}, of so many devices. Raises UserError if the sizes do not fit them."""
     sizes = {"data": spec.data, "seq": spec.seq}
     known = math.prod(size for size in sizes.values() if size > 0)
-    shape = [len(devices) // known if size == -1 else size for size in sizes.values()]
-    if math.prod(shape) != len(devices):
+    found = {name: devices // known if size == -1 else size for name, size in sizes.items()}
+    if math.prod(found.values()) != devices:
         product = " x ".join(f"config.mesh.{name}={size}" for name, size in sizes.items())
         raise UserError(
-            f"{product} does not make {len(devices)} devices: the sizes must multiply to that, and one may be -1 "
+            f"{product} does not make {devices} devices: the sizes must multiply to that, and one may be -1 "
             "(the devices that are left)"
         )
-    return jax.make_mesh(tuple(shape), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    return found
 
 
 def axis_size(name: str) -> int:
@@ -46,7 +52,7 @@ def batch_split() -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec("data")) if axis_size("data") > 1 else None
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -55,7 +61,7 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_divides(mesh: Mesh, **batch_images: int) -> None:
+def check_divides(mesh: Mesh | AbstractMesh, **batch_images: int) -> None:
     """Raises UserError for a batch size (given by the name of its setting) that the devices cannot share evenly."""
     n = mesh.shape["data"]
     for key, b in batch_images.items():

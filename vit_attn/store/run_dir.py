@@ -3,6 +3,7 @@
 config.json      the resolved run           metrics.jsonl    one row a logged step
 env.json         versions, devices, host    events.out.*     the same for TensorBoard
 status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step
+histograms.jsonl of parameters, on request  plugins/profile/ of a few steps, on request
 """
 
 import dataclasses
@@ -72,6 +73,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def histograms_file(self) -> Path:
+        return self.path / "histograms.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -111,10 +116,11 @@ class RunDir:
 
     def clear(self) -> None:
         """Deletes the run that lives here (--overwrite), and nothing that is not a run's."""
-        for folder in (self.checkpoints, self.path / "refused_checkpoints"):
+        for folder in (self.checkpoints, self.path / "refused_checkpoints", self.path / "plugins" / "profile"):
             if folder.exists():
                 shutil.rmtree(folder)
-        for name in ("events.out.tfevents*", "metrics.jsonl", "env.json", "status.json", "config.json"):  # what it is, last
+        files = ("events.out.tfevents*", "metrics.jsonl", "histograms.jsonl", "env.json", "status.json", "config.json")
+        for name in files:  # what it is, last
             for file in self.path.glob(name):
                 file.unlink()
 
@@ -125,19 +131,24 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
-        rows = []
-        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_rows(self.metrics_file)
 
     @contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
         """Keeps a second process from training here at the same time. Raises UserError if it does not get its turn."""
         with file_lock(self.path / ".lock", f"{self.path} is being trained by another process", wait_seconds):
             yield
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """One JSON object a line; a last line that a kill cut short is left out. No file, no rows."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 @contextmanager

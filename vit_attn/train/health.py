@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_attn.spec.run import TrainSpec
+from vit_attn.train.named import named
 
 SPIKE_STEPS = 100  # a spike is one against the mean of so many losses, and none is counted before there are as many
 # From the loss backwards: where it first went wrong is nearest to the loss, and all that lies behind follows.
@@ -95,7 +96,7 @@ def _with_loss(train: TrainSpec, health: Health, loss: Float[Array, ""], counts:
 
 
 def diagnosis(train: TrainSpec, params: Any, diverged_at: int, culprit: int) -> str:
-    """ "diverged at step 7: the gradient of head/kernel is not finite", of numbers as Health has them, for a member's status."""
+    """ "diverged at step 7: the gradient of head/kernel is not finite", for a member's status, of what its Health says."""
     what = f"{culprits(params)[culprit]} is not finite"
     if train.on_nonfinite == "skip" and culprit <= len(jax.tree.leaves(params)):
         what = f"{train.skip_limit} updates in a row were skipped, since step {diverged_at - train.skip_limit + 1} {what}"
@@ -104,28 +105,27 @@ def diagnosis(train: TrainSpec, params: Any, diverged_at: int, culprit: int) -> 
 
 def culprits(params: Any) -> list[str]:
     """The quantities that may be the first: the loss, the gradients from the loss backwards, the parameters likewise."""
-    names = [_name(path) for path, _ in _leaves(params)]
+    names = _from_the_loss(params)
     return ["the loss", *(f"the gradient of {name}" for name in names), *(f"the parameter {name}" for name in names)]
 
 
 def _first_not_finite(tree: Any) -> Int[Array, ""]:
     """The index of the first leaf at which the running sum of squares, from the loss backwards, is not finite; else -1."""
-    sums = jnp.cumsum(jnp.stack([jnp.sum(jnp.square(x)) for _, x in _leaves(tree)]))  # the norms need the same sums
+    # The norms need the same sums of squares: the compiler takes them once.
+    sums = jnp.cumsum(
+        jnp.stack([jnp.sum(jnp.square(x)) for x in _from_the_loss(tree).values()])
+    )
     bad = ~jnp.isfinite(sums)
     return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    """(path, leaf), the nearest to the loss first; blocks from the last to the first one."""
+def _from_the_loss(tree: Any) -> dict[str, Any]:
+    """Leaves by their paths, the nearest to the loss first; blocks from the last to the first one."""
 
-    def distance(item: tuple[Any, Any]) -> tuple[int, int]:
-        name = _name(item[0])
+    def distance(item: tuple[str, Any]) -> tuple[int, int]:
+        name, _ = item
         place = next((i for i, prefix in enumerate(_FROM_THE_LOSS) if name.startswith(prefix)), len(_FROM_THE_LOSS))
         block = re.search(r"encoderblock_(\d+)/", name)
         return place, -int(block[1]) if block else 0
 
-    return sorted(jax.tree_util.tree_leaves_with_path(tree), key=distance)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return dict(sorted(named(tree).items(), key=distance))
