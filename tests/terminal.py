@@ -14,22 +14,22 @@ from trainer_runs import ROOT
 PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
-def run_on_terminal(argv, columns=80, lines=40, during=None):
+def run_on_terminal(argv, columns=80, lines=40, typed=None):
     """(exit code, everything it wrote) of `vit_attn.main`, for which the terminal is stdin, stdout and stderr.
 
-    `during(process, written)` is called with all that was written so far, whenever there is more.
+    `typed`: {what it writes: the keys that are pressed as soon as that is there}, in this order; None in place of keys: the
+    terminal is gone.
     """
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "TERM": "xterm-256color"}
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "TERM": "xterm-256color", "TERMINAL": os.ttyname(theirs)}
+    env = {**os.environ, **flags}
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         env.pop(name, None)
-    command = [sys.executable, "-m", "vit_attn.main", *map(str, argv)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: _own(theirs)
-    )
-    os.close(theirs)
-    written = b""
+    # The first process of a session that opens a terminal owns it, as a shell does its window's: Ctrl-C and hang-ups reach it.
+    command = ["sh", "-c", 'exec "$@" <"$TERMINAL" >"$TERMINAL" 2>&1', "sh", sys.executable, "-m", "vit_attn.main"]
+    process = subprocess.Popen([*command, *map(str, argv)], cwd=ROOT, env=env, start_new_session=True)
+    written, waiting = b"", list((typed or {}).items())
     while True:
         try:
             more = os.read(ours, 65536)
@@ -38,16 +38,15 @@ def run_on_terminal(argv, columns=80, lines=40, during=None):
         if not more:
             break
         written += more
-        if during:
-            during(process, written.decode(errors="replace"))
+        if theirs is not None:  # the process has its own by now
+            theirs = os.close(theirs)
+        if waiting and waiting[0][0].encode() in written:
+            keys = waiting.pop(0)[1]
+            if keys is None:
+                break
+            os.write(ours, keys)
     os.close(ours)
-    return process.wait(timeout=100), written.decode()
-
-
-def _own(terminal):
-    """A session of its own with this terminal in charge of it, as a shell window's."""
-    os.setsid()
-    ioctl(terminal, termios.TIOCSCTTY, 0)
+    return process.wait(timeout=100), written.decode(errors="replace")
 
 
 def screen(written, columns=80):

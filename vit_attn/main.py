@@ -62,12 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in --workdir and start over")
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print parameters, memory, FLOPs, steps, and end: needs no data"
-    )
-    parser.add_argument(
-        "--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs, steps, and end: needs no data")
+    parser.add_argument("--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here")
     parser.add_argument("--profile", action="store_true", help="record steps 11 to 20 of this start for TensorBoard's profiler")
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
     parser.add_argument("--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes the files")

@@ -177,7 +177,13 @@ def test_loss_spikes(sigmas):
     health, counts = jax.lax.scan(one, healthy(), jnp.asarray(losses, jnp.float32))
     wanted, mean, deviation = spikes(losses, sigmas)
     assert int(health.loss_spikes) == wanted
-    assert [int(counts[i]) for i in (100, 149, 150, 151, 399)] == [0, counts[149], counts[149] + 1, counts[149] + 2, counts[399]]
+    assert [int(counts[i]) for i in (100, 149, 150, 151, 399)] == [
+        0,
+        counts[149],
+        counts[149] + 1,
+        counts[149] + 2,
+        counts[399],
+    ]
     assert 3 <= wanted < 100
     assert int(counts[-1]) == int(counts[-50])
     np.testing.assert_allclose([health.loss_mean, jnp.sqrt(health.loss_variance)], [mean, deviation], rtol=2e-4)

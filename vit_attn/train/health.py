@@ -112,9 +112,7 @@ def culprits(params: Any) -> list[str]:
 def _first_not_finite(tree: Any) -> Int[Array, ""]:
     """The index of the first leaf at which the running sum of squares, from the loss backwards, is not finite; else -1."""
     # The norms need the same sums of squares: the compiler takes them once.
-    sums = jnp.cumsum(
-        jnp.stack([jnp.sum(jnp.square(x)) for x in _from_the_loss(tree).values()])
-    )
+    sums = jnp.cumsum(jnp.stack([jnp.sum(jnp.square(x)) for x in _from_the_loss(tree).values()]))
     bad = ~jnp.isfinite(sums)
     return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
 
