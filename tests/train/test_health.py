@@ -69,6 +69,14 @@ def test_too_many_skipped_in_a_row_are_the_end(skipping):
     assert said == "diverged at step 6: 3 updates in a row were skipped, since step 4 the loss is not finite"
 
 
+def test_the_first_of_the_row_is_to_blame():
+    """Rows of bad updates that end well are forgotten."""
+    train, params, health = TrainSpec(on_nonfinite="skip", skip_limit=3), {"head": {"kernel": jnp.ones(3)}}, healthy()
+    for step, culprit in enumerate((0, -1, 1, 0, 0), start=1):
+        health = judge(train, health, jnp.int32(step), jnp.float32(1), jnp.int32(culprit), params)
+    assert (int(health.diverged_at), int(health.culprit), int(health.skipped)) == (5, 1, 4)
+
+
 def test_skipped_updates_are_as_if_they_had_not_been(skipping):
     """But for the schedule, which has gone on: the moments and their count are those of the finite batches alone."""
     _, states, _ = skipping
