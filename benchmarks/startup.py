@@ -72,13 +72,13 @@ def child(file: Path, start: float, argv: list[str]) -> None:
         import jax  # noqa: F401
 
         marks.end(STAGES[1])
-        from vit_attn.loop import run, train
+        from vit_attn.loop import progress, run
 
         marks.end(STAGES[2])
         marks.after(run, "open_source", STAGES[3])
         marks.after(run, "Program", STAGES[4])
         marks.after(run, "_print_start", STAGES[5])
-        train.progress_line = marks.finish  # type: ignore[assignment]
+        progress.progress_line = marks.finish  # type: ignore[assignment]
 
     program._use_compilation_cache = load
     program.main(argv)

@@ -48,7 +48,7 @@ def flax_update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -
     loss, grads = jax.value_and_grad(objective)(state.params)
     direction, moments = adam(spec.train).update(grads, state.moments)
     params = optax.apply_updates(state.params, updates(spec.train, knobs, state.step, direction, state.params))
-    return State(params, moments, state.step + 1, state.diverged_at), {"train/loss": loss}
+    return State(params, moments, state.step + 1, state.health), {"train/loss": loss}
 
 
 class Runner:

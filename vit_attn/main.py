@@ -29,16 +29,20 @@ def main(argv: Sequence[str]) -> int:
     words, overrides = split_overrides(argv)
     flags = _parser().parse_args(words)
     _check_processes(flags)
+    if flags.devices is not None and not (flags.dry_run and flags.devices > 0):
+        raise UserError(f"--devices={flags.devices} must be at least 1, and goes with --dry-run only; a run takes all devices")
     runs = _runs(flags, overrides)
     if flags.print_spec:
         print("\n".join(json.dumps(asdict(spec), indent=1) for spec in runs.values()))
         return 0
-    if not flags.overwrite and all(run_dir.status().state in FINISHED for run_dir in runs):
+    if not flags.overwrite and not flags.dry_run and all(run_dir.status().state in FINISHED for run_dir in runs):
         for run_dir in runs:
             status = run_dir.status()
             print(f"{run_dir.path} is complete ({status.message or status.state}, step {status.step}): nothing to do")
         return 0
     _use_compilation_cache()
+    if flags.dry_run:
+        return _dry_run(list(runs.values()), flags.devices)
     keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
     from vit_attn.parallel.processes import join
@@ -46,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     if flags.processes is not None:
         join(flags.coordinator, flags.processes, flags.process)
 
-    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0))
+    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0, flags.profile))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in --workdir and start over")
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
+    parser.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs, steps, and end: needs no data")
+    parser.add_argument("--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here")
+    parser.add_argument("--profile", action="store_true", help="record steps 11 to 20 of this start for TensorBoard's profiler")
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
     parser.add_argument("--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes the files")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where they meet: an address of process 0")
@@ -83,14 +90,22 @@ def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDi
         return {run_dir: _existing(run_dir) for run_dir in (RunDir(Path(path)) for path in flags.run)}
     if not flags.config:
         raise UserError("--config=FILE is needed, for example --config configs/quickstart.py (or --run DIR of an existing run)")
-    if not flags.workdir and not flags.print_spec:
+    if not flags.workdir and not (flags.print_spec or flags.dry_run):
         raise UserError("--workdir=DIR is needed: where the run is to live, for example --workdir runs/one")
     run_dir, spec = RunDir(Path(flags.workdir or ".")), load_run(flags.config, overrides)
     if flags.overwrite:
         run_dir.check_overwrite(spec)
-    elif not flags.print_spec:
+    elif flags.workdir and not flags.print_spec:
         run_dir.check(spec)
     return {run_dir: spec}
+
+
+def _dry_run(specs: list[RunSpec], devices: int | None) -> int:
+    if devices is not None:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the devices of this machine may be busy
+    from vit_attn.loop.dry_run import dry_run
+
+    return dry_run(specs, devices)
 
 
 def _existing(run_dir: RunDir) -> RunSpec:

@@ -21,6 +21,7 @@ from vit_attn.spec.load import load_run
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import knobs_of
 from vit_attn.store.paths import nested
+from vit_attn.train.health import healthy
 from vit_attn.train.losses import LOSSES
 from vit_attn.train.optimizer import adam
 from vit_attn.train.saved import abstract_state
@@ -71,7 +72,7 @@ def recipe():
 def test_five_steps_of_the_recipe(monkeypatch):
     spec = recipe()
     knobs, params = knobs_of(spec), parameters_for(spec)
-    state = State(params, adam(spec.train).init(params), jnp.int32(0), jnp.int32(-1))
+    state = State(params, adam(spec.train).init(params), jnp.int32(0), healthy())
     take = jax.jit(lambda state, examples: update(spec, state, knobs, examples))
     for step, golden in enumerate(GOLDEN["training"]):
         monkeypatch.setattr(mix, "mixed", lambda *_, share=golden["share"]: jnp.full((1, 1), share, jnp.float32))

@@ -34,7 +34,8 @@ def test_members_equal_their_solo_runs(pack, tmp_path, name):
 
 def test_the_diverged_one_says_when(pack):
     status = RunDir(pack / "bad").status()
-    assert (status.state, status.message) == ("diverged", "diverged at step 1")
+    assert (status.state, status.message) == ("diverged", "diverged at step 1: the loss is not finite")
+    assert RunDir(pack / "bad").metrics() == [{"step": 1, "train/diverged_at": 1, "train/culprit": 0}]
     assert "diverged at step 1" in (pack / "log").read_text()
     assert saved_steps(pack / "bad") == []
 
@@ -43,7 +44,7 @@ def test_the_last_finite_checkpoint_stays(tmp_path):
     """A rate of 1e30 ruins the parameters in the second update (the first has rate 0): step 2 notices, in its parameters."""
     argv = command(tmp_path / "run", train__peak_lr=1e30, loop__ckpt_steps=1, loop__ckpt_keep=5)
     assert run_here(*argv) == 0
-    assert RunDir(tmp_path / "run").status().message == "diverged at step 2"
+    assert RunDir(tmp_path / "run").status().message == "diverged at step 2: the parameter head/bias is not finite"
     steps = saved_steps(tmp_path / "run")
     assert steps == [1]
 

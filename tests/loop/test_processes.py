@@ -5,9 +5,9 @@ import shutil
 import pytest
 from trainer_runs import assert_close, command, run_here, saved_arrays, saved_steps, together, without_speed
 
-from vit_attn.store.run_dir import RunDir
+from vit_attn.store.run_dir import RunDir, read_rows
 
-SETTINGS = {"data__crop_padding": 2, "data__flip": "true", "data__mixup": 0.3}
+SETTINGS = {"data__crop_padding": 2, "data__flip": "true", "data__mixup": 0.3, "loop__histogram_steps": 6}
 
 
 def tiny(workdir):
@@ -35,6 +35,7 @@ def test_two_processes_are_as_good_as_one(alone, tmp_path):
     assert_close(saved_arrays(tmp_path / "run"), saved_arrays(alone))
     for mine, wanted in zip(rows(tmp_path / "run"), rows(alone), strict=True):
         assert mine == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    assert [row["step"] for row in read_rows(RunDir(tmp_path / "run").histograms_file)] == [6, 12]
 
 
 @pytest.mark.parametrize("first", [1, 2])

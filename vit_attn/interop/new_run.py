@@ -20,6 +20,7 @@ from vit_attn.spec.run import RunSpec
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.paths import nested
 from vit_attn.store.run_dir import RunDir
+from vit_attn.train.health import healthy
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
 
@@ -60,7 +61,7 @@ def _over(below: dict[str, Any], above: Any) -> Any:
 def save_run(run_dir: RunDir, spec: RunSpec, flat: Flat, source: str) -> None:
     """The directory of a run with these parameters at step 0, Adam's moments at 0. `source` goes into its status."""
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state(spec))
-    state = State(nested(flat), empty.moments, step=jnp.int32(0), diverged_at=jnp.int32(-1))
+    state = State(nested(flat), empty.moments, step=jnp.int32(0), health=healthy())
     info = {"config": asdict(spec), "step": 0, "examples": 0, "train_seconds": 0.0, "bad_images": 0}
     run_dir.create(spec)
     run_dir.place(spec).claim(spec)

@@ -1,5 +1,6 @@
 """One member of a pack: its state on the device, its directory, its clock."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,9 +9,9 @@ from vit_attn.parallel.processes import is_first, say
 from vit_attn.spec.errors import UserError, unknown
 from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
-from vit_attn.store.metrics import MetricsLog
+from vit_attn.store.metrics import Histogram, MetricsLog
 from vit_attn.store.restore import BadCheckpointError
-from vit_attn.store.run_dir import RunDir, differences
+from vit_attn.store.run_dir import RunDir, differences, write_rows
 from vit_attn.train.init_from import start_params
 from vit_attn.train.state import State
 
@@ -48,8 +49,13 @@ class Member:
         """One row in the metrics, and the status that launchers read."""
         if self.log:
             self.log.write(step, values)
-        self.newest.update(values)
+        self.newest.update({key: value for key, value in values.items() if math.isfinite(value)})
         self._status("running", step, seconds_left=seconds_left)
+
+    def draw(self, step: int, values: dict[str, Histogram]) -> None:
+        """One row of histograms."""
+        if self.log:
+            self.log.write_histograms(step, values)
 
     def end(self, state: str, step: int, message: str = "") -> None:
         """Everything on the disk, then the word that it is."""
@@ -117,7 +123,7 @@ def _restore(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Chec
             checkpoints.set_aside(bad)
             say(f"refused: {reason}; going on from step {step}")
         if rows is not None and is_first():
-            run_dir.write_metrics(rows)
+            write_rows(run_dir.metrics_file, rows)
         return step, state, info
     raise UserError(
         f"{run_dir.path}: none of its checkpoints can be used ({'; '.join(reason for _, reason in refused)}); "

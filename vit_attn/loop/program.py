@@ -49,6 +49,11 @@ class Program:
             jobs["init"] = (jax.jit(init, out_shardings=places), (knobs,))
         self._compiled = _compile(jobs, mesh, spec.rules)
 
+    @property
+    def update_compiled(self) -> Any:
+        """The compiled update, for who asks it about memory."""
+        return self._compiled["update"]
+
     def knobs(self, knobs: Knobs) -> Knobs:
         """Numbers -> device scalars."""
         return jax.tree.map(self._scalar, knobs, _KNOB_DTYPES)

@@ -19,7 +19,9 @@ from vit_attn.data.workers import Workers, available_cores
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
+from vit_attn.loop.flops import flops_line, flops_per_image
 from vit_attn.loop.member import Member, open_member
+from vit_attn.loop.memory import memory_line
 from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
@@ -45,6 +47,7 @@ class Request:
     overwrite: bool = False
     parent: int | None = None  # stop when this process is gone
     lock_seconds: float = 0.0  # how long to wait for another process to let go of a directory
+    profile: bool = False  # of a few steps; see loop.profile
 
 
 def run_pack(request: Request) -> int:
@@ -79,7 +82,7 @@ def run_pack(request: Request) -> int:
             _take_directories(request, stack)
         unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))
         todo = {run_dir: one for (run_dir, one), wanted in zip(request.runs.items(), unfinished, strict=True) if wanted}
-        return _train(todo, source, evaluators, mesh, stop) if todo else FINISHED_CODE
+        return _train(todo, source, evaluators, mesh, stop, request.profile) if todo else FINISHED_CODE
 
 
 def _tell_length(spec: RunSpec, source: Source) -> None:
@@ -126,7 +129,12 @@ def check_one_pack(specs: list[RunSpec]) -> None:
 
 
 def _train(
-    runs: dict[RunDir, RunSpec], source: Source, evaluators: list[Evaluator], mesh: jax.sharding.Mesh, stop: Stop
+    runs: dict[RunDir, RunSpec],
+    source: Source,
+    evaluators: list[Evaluator],
+    mesh: jax.sharding.Mesh,
+    stop: Stop,
+    profile: bool,
 ) -> int:
     spec = next(iter(runs.values()))
     stores = {run_dir: Checkpoints(run_dir, one.loop) for run_dir, one in runs.items()}
@@ -137,9 +145,9 @@ def _train(
     program = Program(spec, mesh, evaluators, fresh)
     members = [open_member(run_dir, one, program, stores[run_dir]) for run_dir, one in runs.items()]
     for run_dir in runs if is_first() else ():
-        write_json(run_dir.path / "env.json", _environment())
-    _print_start(members)
-    pack = Pack(members, program, evaluators, workers)
+        write_json(run_dir.path / "env.json", _environment(spec))
+    _print_start(members, program)
+    pack = Pack(members, program, evaluators, workers, profile)
     rows = program.local_rows(spec.train.batch_images)
     try:
         with closing(workers), closing(train_batches(spec, source, pack.step, workers, rows)) as batches:
@@ -176,14 +184,18 @@ def _outcome(members: list[Member]) -> str:
     return "\n".join(lines)
 
 
-def _print_start(members: list[Member]) -> None:
-    say(parameter_overview.get_parameter_overview(members[0].state.params, include_stats=False))
+def _print_start(members: list[Member], program: Program) -> None:
+    spec, state, kind = members[0].spec, members[0].state, jax.devices()[0].device_kind
+    say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    say(flops_line(spec.model, spec.train.batch_images, jax.device_count(), kind))
+    if memory := memory_line(program.update_compiled, state, len(members)):
+        say(memory)
     for member in members:
         whence = f"resumes at step {member.start}" if member.start else "starts"
         say(f"{member.run_dir.path}: {whence} (of {member.spec.train.steps})")
 
 
-def _environment() -> dict[str, object]:
+def _environment(spec: RunSpec) -> dict[str, object]:
     """What a result depends on besides its config. No environment variables: they may hold secrets."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
     return {
@@ -193,4 +205,5 @@ def _environment() -> dict[str, object]:
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "host": platform.node(),
+        "flops_per_image": flops_per_image(spec.model),
     }

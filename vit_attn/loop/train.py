@@ -12,11 +12,16 @@ from vit_attn.evals.evaluator import Evaluator
 from vit_attn.loop.clock import SaveClock, TrainClock
 from vit_attn.loop.evaluation import evaluate
 from vit_attn.loop.feed import Feed
+from vit_attn.loop.flops import flops_per_image, peak_flops
+from vit_attn.loop.histograms import histograms
 from vit_attn.loop.member import Member
+from vit_attn.loop.memory import device_metrics
+from vit_attn.loop.profile import Profile
 from vit_attn.loop.program import Program
-from vit_attn.loop.progress import Rows, progress_line
+from vit_attn.loop.progress import Rows, display
 from vit_attn.loop.stop import Stop
 from vit_attn.parallel.processes import any_of, say
+from vit_attn.train.health import diagnosis
 
 MOST_SAVING = 0.05  # of the time, before it is said
 Metrics = dict[str, Any]  # of one update: scalars that may still be on their way
@@ -25,7 +30,14 @@ Metrics = dict[str, Any]  # of one update: scalars that may still be on their wa
 class Pack:
     """Members that share a program and a stream of batches. Those that diverge leave; the others never notice."""
 
-    def __init__(self, members: list[Member], program: Program, evaluators: Sequence[Evaluator], workers: Workers) -> None:
+    def __init__(
+        self,
+        members: list[Member],
+        program: Program,
+        evaluators: Sequence[Evaluator],
+        workers: Workers,
+        profile: bool = False,
+    ) -> None:
         self.members = list(members)  # those still training
         self._spec = members[0].spec  # what is read from it is the same for all
         self._program, self._evaluators, self._workers = program, evaluators, workers
@@ -33,13 +45,18 @@ class Pack:
         self.step, self._bad_before = first.start, first.bad_images
         self._clock, self._lap_step = TrainClock(), self.step
         self._saves, self._save_told = SaveClock(), False
+        self._profile = Profile(first.run_dir.path if profile else None, self.step, self._spec.train.steps, self._clock)
+        self._display = display(members, self._spec.train.steps)
+        peak = peak_flops(jax.devices()[0].device_kind)
+        self._flops, self._peak = flops_per_image(self._spec.model), peak and peak * jax.device_count()
 
     def train(self, batches: Batches, stop: Stop) -> str:
         """Steps the members in turn, to the end: returns "" then, else why it stopped. What it returns at is saved."""
         late: tuple[list[Member], list[Metrics]] | None = None
         feed = Feed(batches, self._program, self._spec, self.step, self._bad_before)
-        with closing(feed) as self._feed, jax.transfer_guard("disallow"):  # what goes to the devices goes there on purpose
+        with closing(feed) as self._feed, self._display, closing(self._profile), jax.transfer_guard("disallow"):
             while self.step < self._spec.train.steps and self.members:
+                self._profile.begin(self.step)
                 examples = self._program.prepare(self._feed.take(), self.step)
                 due = [member for member in self.members if member.start <= self.step]
                 metrics = [self._update(member, examples) for member in due]
@@ -47,15 +64,19 @@ class Pack:
                 if late:  # a step late, so that the devices have work while the host waits for numbers
                     self._write(self._settle(*late, self.step))
                 self.step += 1
+                self._profile.end(self.step, metrics)
                 evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps)
+                draw = self._spec.loop.histogram_steps > 0 and self._due(self._spec.loop.histogram_steps)
                 log = bool(evaluators) or self.step == 1 or self._due(self._spec.loop.log_steps)
                 reason = self._reason(stop, log or save)
                 late = (due, metrics) if log else None
-                if reason or evaluators or save:
+                if reason or evaluators or save or draw:
                     rows = self._settle(due, metrics, self.step)
                     self._evaluate(evaluators, rows)
                     if log:
                         self._write(rows)
+                    if draw:
+                        self._draw(rows)
                     late = None
                 if reason or save:
                     self._save()
@@ -99,28 +120,37 @@ class Pack:
         """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave."""
         fetched = jax.device_get(metrics)
         seconds, steps = self._clock.lap(), step - self._lap_step
-        self._lap_step, reading = step, self._feed.metrics(step, seconds) | self._saves.metrics()
+        self._lap_step = step
+        reading = self._feed.metrics(step, seconds) | self._saves.metrics() | device_metrics()
         rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
         for member, values in zip(due, fetched, strict=True):
             if member not in self.members:  # it left a moment ago, when the step before was settled
                 continue
-            diverged_at = int(values.pop("diverged_at"))
+            diverged_at, culprit = int(values.pop("diverged_at")), int(values.pop("culprit"))
             row = (
                 {key: float(value) for key, value in values.items()} | self._speed(member, seconds / len(due), steps) | reading
             )
             if diverged_at < 0:
                 rows.of.append((member, row))
                 continue
-            member.end("diverged", diverged_at, f"diverged at step {diverged_at}")
+            why = diagnosis(self._spec.train, member.state.params, diverged_at, culprit)
+            member.report(diverged_at, {"train/diverged_at": diverged_at, "train/culprit": culprit}, None)
+            member.end("diverged", diverged_at, why)
             self.members.remove(member)
-            say(f"{member.run_dir.path}: diverged at step {diverged_at}; its last finite checkpoint stays")
+            self._display.lost(member, why)
+            say(f"{member.run_dir.path}: {why}; its last finite checkpoint stays")
         return rows
 
     def _write(self, rows: Rows) -> None:
         for member, row in rows.of:
             member.report(rows.step, row, rows.seconds_left)
         if rows.of:
-            say(progress_line(rows, self._spec.train.steps))
+            self._display.show(rows)
+
+    def _draw(self, rows: Rows) -> None:
+        with self._clock.paused():
+            for member, _ in rows.of:
+                member.draw(rows.step, histograms(member.state.params, self._program.mesh))
 
     def _speed(self, member: Member, seconds: float, steps: int) -> dict[str, float]:
         """A member's share of the time: `seconds` of training for `steps` steps. A core is a device (TPU core, GPU, CPU)."""
@@ -131,6 +161,7 @@ class Pack:
             "speed/images_per_second": images_per_second,
             "speed/images_per_second_per_core": images_per_second / cores,
             "speed/core_hours": member.train_seconds * cores / 3600,
+            **({"speed/mfu": images_per_second * self._flops / self._peak} if self._peak else {}),
         }
 
     def _evaluate(self, evaluators: Sequence[Evaluator], rows: Rows) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_attn.parallel.rules import ambient_partition, batched, mesh_axes, parts
 from vit_attn.spec.errors import UserError
@@ -17,16 +17,22 @@ from vit_attn.spec.run import RunSpec
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices, or the given ones, on `data`, `fsdp`, `seq` and `model`. Raises UserError if the sizes do not fit them."""
     devices = jax.devices() if devices is None else devices
+    sizes = axis_sizes(spec, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def axis_sizes(spec: MeshSpec, devices: int) -> dict[str, int]:
+    """{"data": 4, "fsdp": 1, "seq": 2, "model": 1}, of so many devices. Raises UserError if the sizes do not fit them."""
     sizes = {axis: getattr(spec, axis) for axis in AXES}
     known = math.prod(size for size in sizes.values() if size > 0)
-    shape = [len(devices) // known if size == -1 else size for size in sizes.values()]
-    if math.prod(shape) != len(devices):
+    found = {name: devices // known if size == -1 else size for name, size in sizes.items()}
+    if math.prod(found.values()) != devices:
         product = " x ".join(f"config.mesh.{name}={size}" for name, size in sizes.items())
         raise UserError(
-            f"{product} does not make {len(devices)} devices: the sizes must multiply to that, and one may be -1 "
+            f"{product} does not make {devices} devices: the sizes must multiply to that, and one may be -1 "
             "(the devices that are left)"
         )
-    return jax.make_mesh(tuple(shape), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    return found
 
 
 def batch_split() -> NamedSharding | None:
@@ -36,11 +42,11 @@ def batch_split() -> NamedSharding | None:
     return NamedSharding(jax.sharding.get_abstract_mesh(), ambient_partition(("batch",), (parts("batch"),)))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batches(spec: RunSpec, mesh: Mesh) -> None:
+def check_batches(spec: RunSpec, mesh: Mesh | AbstractMesh) -> None:
     """Raises UserError for a batch, or a part of one, that the devices cannot share evenly."""
     axes = [axis for axis in mesh_axes("batch", mesh.shape, spec.rules) if mesh.shape[axis] > 1]
     n, parts = math.prod(mesh.shape[axis] for axis in axes), spec.train.accumulate

@@ -1,6 +1,8 @@
 """Several processes that train as one: one a host, each with its own devices. The first one writes."""
 
 import json
+import os
+import sys
 from typing import Any
 
 import jax
@@ -32,9 +34,12 @@ def is_first() -> bool:
 
 
 def say(line: str) -> None:
-    """Prints it, once for all processes, at once."""
+    """Prints it, once for all processes, at once. Who listened may be gone (a terminal, a pipe); a run goes on without."""
     if is_first():
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except OSError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)
 
 
 def from_first(tree: Any) -> Any:

@@ -40,6 +40,11 @@ class TrainSpec:
     adam_b2: float = setting(0.999, at_least=0, below=1)
     adam_eps: float = setting(1e-8, above=0)
     adam_mu_dtype: str = setting("bfloat16", choices=("float32", "bfloat16"))
+    on_nonfinite: str = setting("leave", choices=("leave", "skip"))  # where the loss or a gradient is not finite: the member
+    # leaves as diverged, or the update is not made (nothing changes but the step) until there are skip_limit in a row
+    skip_limit: int = setting(10, at_least=1)
+    spike_sigmas: float = setting(6.0, above=0)  # train/loss_spikes counts losses so many running standard deviations above
+    # their running mean: over all steps up to 100, then exponential over 100; the first 100 are never counted
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class LoopSpec:
     ckpt_best_order: str = setting("max", free=True, choices=("max", "min"))
     ckpt_dir: str | None = setting(None, free=True)  # None: in the run's directory; else a directory of its own, also gs://...;
     # {name} in it becomes the name of the run's directory, so that the members of a sweep do not meet
+    histogram_steps: int = setting(0, free=True, at_least=0)  # of all parameters, in TensorBoard; 0: never
 
 
 @dataclass(frozen=True)

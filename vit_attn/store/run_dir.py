@@ -3,6 +3,7 @@
 config.json      the resolved run           metrics.jsonl    one row a logged step
 env.json         versions, devices, host    events.out.*     the same for TensorBoard
 status.json      state, step, last metrics  checkpoints/     orbax, one folder a saved step (or apart: see store.place)
+histograms.jsonl of parameters, on request  plugins/profile/ of a few steps, on request
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def histograms_file(self) -> Path:
+        return self.path / "histograms.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Where they are unless config.loop.ckpt_dir says otherwise."""
         return self.path / "checkpoints"
@@ -126,7 +131,9 @@ class RunDir:
         """Deletes the run that lives here, and what `spec` would find in a place of its own (--overwrite): nothing else."""
         for place in {*self._places(), self.place(spec)}:
             place.clear()
-        for name in ("events.out.tfevents*", "metrics.jsonl", "env.json", "status.json", "config.json"):  # what it is, last
+        shutil.rmtree(self.path / "plugins" / "profile", ignore_errors=True)
+        files = ("events.out.tfevents*", "metrics.jsonl", "histograms.jsonl", "env.json", "status.json", "config.json")
+        for name in files:  # what it is, last
             for file in self.path.glob(name):
                 file.unlink()
 
@@ -145,25 +152,31 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
-        rows = []
-        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
-
-    def write_metrics(self, rows: list[dict[str, float]]) -> None:
-        """metrics.jsonl anew, whole or not at all."""
-        part = self.metrics_file.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        part.replace(self.metrics_file)
+        return read_rows(self.metrics_file)
 
     @contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
         """Keeps a second process from training here at the same time. Raises UserError if it does not get its turn."""
         with file_lock(self.path / ".lock", f"{self.path} is being trained by another process", wait_seconds):
             yield
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A file of rows anew, whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(path)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """One JSON object a line; a last line that a kill cut short is left out. No file, no rows."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 @contextmanager

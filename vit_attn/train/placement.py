@@ -3,14 +3,14 @@
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from vit_attn.models.axes import logical_axes
 from vit_attn.parallel.rules import Logical, partition, whole_axes
 from vit_attn.spec.run import RunSpec
 
 
-def placed(spec: RunSpec, state: Any, mesh: Mesh) -> Any:
+def placed(spec: RunSpec, state: Any, mesh: Mesh | AbstractMesh) -> Any:
     """The abstract state, or any tree of parameters, with the shardings that config.rules give it.
 
     Moments lie as their parameters do; scalars on every device.
@@ -23,7 +23,7 @@ def placed(spec: RunSpec, state: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, state)
 
 
-def left_whole(spec: RunSpec, params: Any, mesh: Mesh) -> list[str]:
+def left_whole(spec: RunSpec, params: Any, mesh: Mesh | AbstractMesh) -> list[str]:
     """A line for each axis that the rules would split over devices which do not divide it."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     logical = {"/".join(_names(path)): _axes(spec, path, x) for path, x in leaves}

@@ -8,16 +8,17 @@ from jaxtyping import Array, Int
 
 from vit_attn.models.vit import ViT
 from vit_attn.spec.run import Knobs, RunSpec
+from vit_attn.train.health import Health, healthy
 from vit_attn.train.optimizer import adam
 
 
 class State(NamedTuple):
-    """One member's state. `diverged_at`: the first step whose loss, gradients or new parameters are not finite; else -1."""
+    """One member's state, all of it: with it a run goes on as if it had never stopped."""
 
     params: Any
     moments: Any
     step: Int[Array, ""]
-    diverged_at: Int[Array, ""]
+    health: Health
 
 
 def init_state(spec: RunSpec, knobs: Knobs) -> State:
@@ -25,4 +26,4 @@ def init_state(spec: RunSpec, knobs: Knobs) -> State:
     side = spec.model.image_size
     images = jnp.zeros((1, side, side, 3), jnp.float32)
     params = ViT(spec.model).init(jax.random.key(knobs.seed), images, knobs.attention)["params"]
-    return State(params, adam(spec.train).init(params), jnp.int32(0), jnp.int32(-1))
+    return State(params, adam(spec.train).init(params), jnp.int32(0), healthy())

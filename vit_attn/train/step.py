@@ -18,6 +18,7 @@ from vit_attn.ops.augment.window import random_crop, random_flip
 from vit_attn.parallel.mesh import batch_split
 from vit_attn.parallel.rules import place
 from vit_attn.spec.run import Knobs, RunSpec
+from vit_attn.train.health import examine, judge, made
 from vit_attn.train.losses import LOSSES, multi_hot
 from vit_attn.train.optimizer import adam, schedule, updates
 from vit_attn.train.state import State
@@ -74,14 +75,15 @@ def targets_of(spec: RunSpec, examples: Examples) -> Float[Array, "B C"]:
 
 
 def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, Array]]:
-    """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
+    """One optimizer update of one member, and its metrics (scalars; `diverged_at` and `culprit` as in Health)."""
     (loss, accuracy), grads = gradients(spec, state, knobs, examples)
+    culprit = examine(loss, grads)
     direction, moments = adam(spec.train).update(grads, state.moments)
     change = updates(spec.train, knobs, state.step, direction, state.params)
-    params = optax.apply_updates(state.params, change)
+    new = (optax.apply_updates(state.params, change), moments)
+    params, moments = made(spec.train, culprit, new, (state.params, state.moments))
     step, l2_grads, l2_params = state.step + 1, optax.tree.norm(grads), optax.tree.norm(params)
-    bad_now = (state.diverged_at < 0) & ~jnp.isfinite(loss + l2_grads + l2_params)
-    diverged_at = jnp.where(bad_now, step, state.diverged_at)
+    health = judge(spec.train, state.health, step, loss, culprit, params)
     metrics = {
         "train/loss": loss,
         "train/accuracy": accuracy,
@@ -89,9 +91,13 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
         "train/l2_grads": l2_grads,
         "train/l2_updates": optax.tree.norm(change),
         "train/l2_params": l2_params,
-        "diverged_at": diverged_at,
+        "train/loss_spikes": health.loss_spikes,
+        "diverged_at": health.diverged_at,
+        "culprit": health.culprit,
     }
-    return State(params, moments, step, diverged_at), metrics
+    if spec.train.on_nonfinite == "skip":
+        metrics["train/skipped"] = health.skipped
+    return State(params, moments, step, health), metrics
 
 
 Measured = tuple[Float[Array, ""], Float[Array, ""]]  # loss, accuracy
