@@ -16,7 +16,7 @@ from vit_attn.loop.member import Member
 from vit_attn.loop.program import Program
 from vit_attn.loop.progress import Rows, progress_line
 from vit_attn.loop.stop import Stop
-from vit_attn.parallel.processes import any_of, say
+from vit_attn.parallel.processes import say
 
 Metrics = dict[str, Any]  # of one update: scalars that may still be on their way
 
@@ -46,7 +46,7 @@ class Pack:
                 self.step += 1
                 evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps)
                 log = bool(evaluators) or self.step == 1 or self._due(self._spec.loop.log_steps)
-                reason = self._reason(stop, log or save)
+                reason = stop.after(self.step)
                 late = (due, metrics) if log else None
                 if reason or evaluators or save:
                     rows = self._settle(due, metrics, self.step)
@@ -70,14 +70,6 @@ class Pack:
 
     def _due_evaluators(self) -> list[Evaluator]:
         return [evaluator for evaluator in self._evaluators if self._due(evaluator.steps)]
-
-    def _reason(self, stop: Stop, all_meet: bool) -> str:
-        """Why to stop now. Several processes must stop at the same step: they ask each other where they wait anyway."""
-        if jax.process_count() == 1:
-            return stop.reason()
-        if not all_meet or not any_of(bool(stop.reason())):
-            return ""
-        return stop.reason() or "another process has to stop"
 
     def _update(self, member: Member, examples: Any) -> Metrics:
         member.state, metrics = self._program.update(member.state, member.knobs, examples)

@@ -17,10 +17,14 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> UserError:
     return UserError(f"{what} {got!r} is unknown{guess} (choices: {', '.join(names)})")
 
 
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
 def exit_code_of(program: Callable[[], int]) -> int:
     """Runs a command-line program; a UserError becomes one line on stderr and exit code 2."""
     try:
         return program()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
