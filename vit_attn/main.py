@@ -143,4 +143,8 @@ def _use_compilation_cache() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))
+    code = exit_code_of(lambda: main(sys.argv[1:]))
+    if code == 1:  # said in one line, which is to be the last: what is still being written would complain
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -20,6 +20,7 @@ from vit_attn.data.workers import Workers, available_cores
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
+from vit_attn.loop.disk import disk_named
 from vit_attn.loop.last_words import last_words
 from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.program import Program
@@ -71,6 +72,7 @@ def run_pack(request: Request) -> int:
     check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))
+        stack.enter_context(disk_named(request.runs))
         if is_first():
             _take_directories(request, stack)
         unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))

@@ -2,7 +2,6 @@
 
 import ctypes
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from jax.experimental import multihost_utils
 from vit_attn.parallel.cluster import Place
 from vit_attn.parallel.meeting import meet
 from vit_attn.parallel.watch import Watch
-from vit_attn.spec.errors import UserError, one_line
+from vit_attn.spec.errors import RunError, UserError, one_line, tell
 
 NEVER_SECONDS = 10**6  # jax's own watch aborts without a name: ours is always earlier
 _watch: Watch | None = None
@@ -43,10 +42,9 @@ def run_together(place: Place, what: str, join_seconds: float, silence_seconds: 
     _watch = Watch(place.process, meeting, silence_seconds)
     try:
         code = run()
+    except (UserError, RunError) as error:
+        _watch.fail(one_line(error), tell(error), of_device=False)
     except BaseException as error:
-        if isinstance(error, UserError):
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            _watch.fail(one_line(error), 2, of_device=False)
         traceback.print_exc()
         _watch.fail(f"{type(error).__name__}: {one_line(error)[:1000]}", 1, isinstance(error, jax.errors.JaxRuntimeError))
     _watch.leave()
