@@ -1,7 +1,6 @@
 """One of several processes dies, hangs, fails, is told to stop, or never comes: all end soon, and say why. Real processes."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from trainer_runs import (
     assert_same_arrays,
     command,
     ended,
-    finish,
     saved_arrays,
     saved_steps,
     start,
@@ -180,5 +178,4 @@ def test_alone_inside_a_step(tmp_path):
     step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "nowhere"}
     argv = [*command(tmp_path / "run", train__steps=3, eval__steps=0), "--alone", "--join-seconds", 1]
     assert start(argv, tmp_path / "log", **SLURM, **step).wait(SECONDS) == 0, Path(tmp_path / "log").read_text()
-    shutil.rmtree(tmp_path / "run")
-    assert "found by" not in finish(argv[:-3], tmp_path / "log")  # and as a batch script starts it
+    assert "found by" not in (tmp_path / "log").read_text()
