@@ -93,7 +93,7 @@ def _check_processes(flags: argparse.Namespace) -> None:
 def _place(flags: argparse.Namespace) -> Place | None:
     """Which of several processes this is; None: it is alone. What the flags say comes before what a cluster says."""
     if flags.processes is not None:
-        found = Place(flags.processes, flags.process, flags.coordinator, "--coordinator")
+        found = Place(flags.processes, flags.process, flags.coordinator, "flags")
         return found if flags.processes > 1 else None
     return None if flags.alone else find_place()
 

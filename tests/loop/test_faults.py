@@ -149,7 +149,7 @@ def test_a_full_disk(undisturbed, small_disk, tmp_path):
     for part in (
         f"error: {workdir}",
         "no space left on device",
-        "MiB are free, a checkpoint takes",
+        "MiB are free on its disk, a checkpoint takes",
         f"the last checkpoint is step {kept};",
     ):
         assert part in words

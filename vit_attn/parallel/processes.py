@@ -27,20 +27,10 @@ def run_together(place: Place, what: str, join_seconds: float, silence_seconds: 
     """
     global _watch
     meeting = meet(place, what, join_seconds)
-    host = place.coordinator.rpartition(":")[0]
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
-    jax.distributed.initialize(
-        f"{host}:{meeting.jax_port}",
-        place.processes,
-        place.process,
-        local_device_ids=place.device,
-        cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=NEVER_SECONDS,
-        shutdown_timeout_seconds=60,
-    )
     _let_abort_wait()
     _watch = Watch(place.process, meeting, silence_seconds)
     try:
+        _initialize(place, meeting.jax_port)
         code = run()
     except (UserError, RunError) as error:
         _watch.fail(one_line(error), tell(error), of_device=False)
@@ -50,6 +40,20 @@ def run_together(place: Place, what: str, join_seconds: float, silence_seconds: 
     _watch.leave()
     jax.distributed.shutdown()
     return code
+
+
+def _initialize(place: Place, port: int) -> None:
+    host = place.coordinator.rpartition(":")[0]
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
+    jax.distributed.initialize(
+        f"{host}:{port}",
+        place.processes,
+        place.process,
+        local_device_ids=place.device,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=NEVER_SECONDS,
+        shutdown_timeout_seconds=60,
+    )
 
 
 def watch() -> Watch | None:

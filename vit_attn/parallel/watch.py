@@ -33,7 +33,7 @@ class Watch:
         self._done: set[int] = set()
         self._all_done = threading.Event()
         self._over = threading.Event()  # somebody says the last words already
-        self._sending = threading.Lock()
+        self._sending, self._ending = threading.Lock(), threading.Lock()
         self.wants_to_stop: Callable[[], str] = lambda: ""  # asked again and again: why this process wants all to stop
         self.last_words: Callable[[str], str] = lambda why: why  # what to say, and to write, when it is over because of `why`
         self._selector = selectors.DefaultSelector()
@@ -70,10 +70,13 @@ class Watch:
         self._end(f"{self.name(self._me)} failed: {why}", code, of_this=True)
 
     def _run(self) -> None:
-        while not (self._all_done.is_set() or self._over.is_set()):
-            self._tick()
-            for key, _ in self._selector.select(TICK_SECONDS):
-                self._read(key.data)
+        try:
+            while not (self._all_done.is_set() or self._over.is_set()):
+                self._tick()
+                for key, _ in self._selector.select(TICK_SECONDS):
+                    self._read(key.data)
+        except Exception as error:  # a process that nobody watches would hang one day
+            self._end(f"{self.name(self._me)} cannot watch the others: {type(error).__name__}: {error}", 1)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -139,12 +142,12 @@ class Watch:
 
     def _end(self, why: str, code: int, of_this: bool = False) -> NoReturn:
         """Tells the others, and ends this process with its last words. `of_this`: it failed, and has said so itself."""
-        with self._sending:
+        with self._ending:
             already = self._over.is_set()
             self._over.set()
         if already:  # the other thread is about to end this process
             time.sleep(2 * LAST_SECONDS)
-        last = threading.Timer(LAST_SECONDS, os._exit, (code,))  # the words may hang, on a disk that is gone
+        last = threading.Timer(LAST_SECONDS, _end_now, (why, code))  # the words may hang, on a disk that is gone
         last.daemon = True
         last.start()
         if self._me == 0:
@@ -168,3 +171,8 @@ class Watch:
                     line.receive()
             except OSError:
                 continue
+
+
+def _end_now(why: str, code: int) -> None:
+    os.write(2, f"error: {why}\n".encode())
+    os._exit(code)
