@@ -33,10 +33,12 @@ def run_together(place: Place, what: str, join_seconds: float, silence_seconds: 
         _initialize(place, meeting.jax_port)
         code = run()
     except (UserError, RunError) as error:
-        _watch.fail(one_line(error), tell(error), of_device=False)
+        _watch.fail(one_line(error), tell(error))
     except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _watch.wait_for_blame()
         traceback.print_exc()
-        _watch.fail(f"{type(error).__name__}: {one_line(error)[:1000]}", 1, isinstance(error, jax.errors.JaxRuntimeError))
+        _watch.fail(f"{type(error).__name__}: {one_line(error)[:1000]}", 1)
     _watch.leave()
     jax.distributed.shutdown()
     return code

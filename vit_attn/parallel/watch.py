@@ -63,10 +63,13 @@ class Watch:
         self._tell_first({"say": "done"})
         self._all_done.wait()
 
-    def fail(self, why: str, code: int, of_device: bool) -> NoReturn:
-        """Ends all processes because this one failed; `of_device`: perhaps only since a peer is gone, which comes first."""
-        if of_device:
-            self._over.wait(self._silence_seconds + 5)
+    def wait_for_blame(self) -> None:
+        """After an error of a device, which may have come only since a peer is gone: if so, this process ends in here."""
+        if self._over.wait(self._silence_seconds + 5):
+            time.sleep(2 * LAST_SECONDS)
+
+    def fail(self, why: str, code: int) -> NoReturn:
+        """Ends all processes because this one failed, which it has printed."""
         self._end(f"{self.name(self._me)} failed: {why}", code, of_this=True)
 
     def _run(self) -> None:
