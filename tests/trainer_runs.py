@@ -59,14 +59,19 @@ def finish(argv, log, code=0):
     return Path(log).read_text()
 
 
-def kill_at(argv, log, text, number=signal.SIGTERM, group=False, **environment):
-    """Starts the command, sends it (or all its `group`) a signal as soon as it printed `text`, and returns its exit code."""
-    process = start(argv, log, **environment)
+def wait_for(process, log, text):
+    """Until the process has printed `text`."""
     deadline = time.monotonic() + 200
     while text not in Path(log).read_text():
         assert process.poll() is None, Path(log).read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def kill_at(argv, log, text, number=signal.SIGTERM, group=False, **environment):
+    """Starts the command, sends it (or all its `group`) a signal as soon as it printed `text`, and returns its exit code."""
+    process = start(argv, log, **environment)
+    wait_for(process, log, text)
     if group:
         os.killpg(process.pid, number)
     else:
@@ -74,18 +79,36 @@ def kill_at(argv, log, text, number=signal.SIGTERM, group=False, **environment):
     return process.wait(timeout=100)
 
 
-def together(argv, log, processes, devices):
-    """(exit codes, what they printed) of `processes` processes with `devices` CPU devices each that train one run."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        return probe.getsockname()[1]
+
+
+def start_together(argv, log, processes, devices, each=()):
+    """Starts `processes` processes with `devices` CPU devices each that train one run; `each`: more words for each of them."""
+    flags, port = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0", free_port()
     running = []
     for process in range(processes):
         meet = ["--processes", processes, "--process", process, "--coordinator", f"localhost:{port}"] if processes > 1 else []
-        running.append(start([*argv, *meet], f"{log}.{process}", XLA_FLAGS=flags))
-    codes = [one.wait(timeout=300) for one in running]
-    return codes, [Path(f"{log}.{process}").read_text() for process in range(processes)]
+        own = each[process] if each else []
+        running.append(start([*argv, *meet, *own], f"{log}.{process}", XLA_FLAGS=flags))
+    return running
+
+
+def together(argv, log, processes, devices, each=()):
+    """(exit codes, what they printed) of such processes."""
+    return ended(start_together(argv, log, processes, devices, each), log)
+
+
+def ended(running, log, seconds=300):
+    """(exit codes, what they printed) of processes once they have ended by themselves."""
+    try:
+        codes = [one.wait(timeout=seconds) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+    return codes, [Path(f"{log}.{process}").read_text() for process in range(len(running))]
 
 
 def saved_steps(workdir):

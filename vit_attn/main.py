@@ -5,7 +5,8 @@
     python -m vit_attn.main --run runs/one runs/two
 
 --config.KEY=VALUE overrides any setting; --print-spec lists them all. Exit codes: 0 finished (a member that diverged is a
-result), 1 failed, 2 bad input, 3 stopped by a signal and saved.
+result), 1 failed, 2 bad input, 3 stopped by a signal and saved. The same command in each of several processes trains one run:
+they find each other under Slurm (srun), Open MPI (mpirun), on TPU pods and in Kubernetes, or by three flags.
 """
 
 import argparse
@@ -16,11 +17,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from vit_attn.parallel.cluster import Place, find_place
 from vit_attn.parallel.host_memory import keep_freed_memory
 from vit_attn.spec.errors import UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_run, split_overrides
-from vit_attn.spec.run import RunSpec
+from vit_attn.spec.run import RunSpec, flat, free_settings
 from vit_attn.store.run_dir import FINISHED, RunDir
 
 
@@ -45,12 +47,15 @@ def main(argv: Sequence[str]) -> int:
         return _dry_run(list(runs.values()), flags.devices)
     keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
-    from vit_attn.parallel.processes import join
+    from vit_attn.parallel.processes import run_together
 
-    if flags.processes is not None:
-        join(flags.coordinator, flags.processes, flags.process)
-
-    return run_pack(Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0, flags.profile))
+    request = Request(runs, flags.overwrite, flags.stop_with_parent, 600.0 if flags.run else 0.0, flags.profile)
+    place = _place(flags)
+    if place is None:
+        return run_pack(request)
+    print(place, flush=True)
+    what = json.dumps([_of_all_processes(spec) for spec in runs.values()])
+    return run_together(place, what, flags.join_seconds, flags.peer_seconds, lambda: run_pack(request))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,18 +73,42 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
     parser.add_argument("--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes the files")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where they meet: an address of process 0")
+    parser.add_argument("--join-seconds", metavar="S", type=float, default=300.0, help="how long to wait for the others (300)")
+    parser.add_argument(
+        "--peer-seconds", metavar="S", type=float, default=40.0, help="a process silent for so long is gone (40)"
+    )
+    parser.add_argument("--alone", action="store_true", help="train in this process alone, whatever a cluster says")
     parser.add_argument("--stop-with-parent", metavar="PID", type=int, help="save and stop when this parent process is gone")
     return parser
 
 
 def _check_processes(flags: argparse.Namespace) -> None:
     given = {name: getattr(flags, name) for name in ("processes", "process", "coordinator")}
+    for name in ("join_seconds", "peer_seconds"):
+        if not 1 <= getattr(flags, name) <= 86400:
+            raise UserError(f"--{name.replace('_', '-')}={getattr(flags, name):g} must be from 1 to 86400 (a day)")
     if all(value is None for value in given.values()):
         return
+    if flags.alone:
+        raise UserError("--alone goes with none of --processes, --process, --coordinator")
     if missing := [f"--{name}" for name, value in given.items() if value is None]:
         raise UserError(f"--processes, --process and --coordinator go together: {', '.join(missing)} is missing")
     if not 0 <= flags.process < flags.processes:
         raise UserError(f"--process={flags.process} must be one of 0 to {flags.processes - 1} (--processes={flags.processes})")
+
+
+def _place(flags: argparse.Namespace) -> Place | None:
+    """Which of several processes this is; None: it is alone. What the flags say comes before what a cluster says."""
+    if flags.processes is not None:
+        found = Place(flags.processes, flags.process, flags.coordinator, "flags")
+        return found if flags.processes > 1 else None
+    return None if flags.alone else find_place()
+
+
+def _of_all_processes(spec: RunSpec) -> dict[str, object]:
+    """The settings in which processes that train together must agree: all but how each of them reads."""
+    own = {key for key in free_settings() if key.startswith("data.")}
+    return {key: value for key, value in flat(spec).items() if key not in own and not key.endswith(".data_dir")}
 
 
 def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDir, RunSpec]:
@@ -129,4 +158,8 @@ def _use_compilation_cache() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))
+    code = exit_code_of(lambda: main(sys.argv[1:]))
+    if code == 1:  # said in one line, which is to be the last: what is still being written would complain
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

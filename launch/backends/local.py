@@ -39,7 +39,7 @@ class Local:
         free = [slot for slot, job in enumerate(self.jobs) if job is None or job.poll() is not None]
         if not free:
             raise RuntimeError(f"all {len(self.jobs)} shares of the cores are taken")
-        command = [*self.worker, "--run", *map(str, runs), "--stop-with-parent", str(os.getpid())]
+        command = [*self.worker, "--run", *map(str, runs), "--stop-with-parent", str(os.getpid()), "--alone"]
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with open(log, "ab") as output, _on_cores(self.shares[free[0]]):
             output.write(f"$ {shlex.join(command)}\n".encode())

@@ -10,8 +10,8 @@ from vit_attn.store.run_dir import RunDir, read_rows
 SETTINGS = {"data__crop_padding": 2, "data__flip": "true", "data__mixup": 0.3, "loop__histogram_steps": 6}
 
 
-def tiny(workdir):
-    return command(workdir, **SETTINGS)
+def tiny(workdir, **more):
+    return command(workdir, **SETTINGS, **more)
 
 
 def rows(workdir):
@@ -38,14 +38,19 @@ def test_two_processes_are_as_good_as_one(alone, tmp_path):
     assert [row["step"] for row in read_rows(RunDir(tmp_path / "run").histograms_file)] == [6, 12]
 
 
-@pytest.mark.parametrize("first", [1, 2])
-def test_a_run_goes_on_in_another_number_of_processes(alone, tmp_path, first):
-    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log1", first, 8 // first)
-    assert codes == [0] * first, logs
+@pytest.mark.parametrize(
+    ("before", "after", "mesh"),
+    [((1, 8), (2, 2), {"mesh__data": 2, "mesh__seq": 2}), ((2, 4), (1, 8), {})],
+    ids=["1x8 to 2x2, tokens over 2", "2x4 to 1x8"],
+)
+def test_a_run_goes_on_in_another_number_of_processes(alone, tmp_path, before, after, mesh):
+    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log1", *before)
+    assert codes == [0] * before[0], logs
     forget_from(tmp_path / "run", 8)
-    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log2", 3 - first, 8 // (3 - first))
-    assert codes == [0] * (3 - first), logs
+    codes, logs = together(tiny(tmp_path / "run", **mesh), tmp_path / "log2", *after)
+    assert codes == [0] * after[0], logs
     assert "resumes at step 8" in logs[0]
+    assert f"{after[0] * after[1]} cpu device(s)" in logs[0]
     assert_close(saved_arrays(tmp_path / "run"), saved_arrays(alone))
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 4, 6, 8, 10, 12]
 
@@ -62,6 +67,9 @@ def forget_from(workdir, step):
     [
         (["--processes", "2"], "--process, --coordinator is missing"),
         (["--processes", "2", "--process", "2", "--coordinator", "localhost:1"], "--process=2 must be one of 0 to 1"),
+        (["--processes", "2", "--process", "1", "--coordinator", "localhost"], "--coordinator=localhost must be HOST:PORT"),
+        (["--processes", "2", "--process", "1", "--coordinator", "localhost:1", "--alone"], "--alone goes with none"),
+        (["--join-seconds", "0"], "--join-seconds=0 must be from 1"),
     ],
 )
 def test_flags_that_cannot_be(tmp_path, capsys, flags, words):

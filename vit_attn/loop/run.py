@@ -5,6 +5,7 @@ import platform
 import sys
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,14 +20,16 @@ from vit_attn.data.workers import Workers, available_cores
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
+from vit_attn.loop.disk import disk_named
 from vit_attn.loop.flops import flops_line, flops_per_image
+from vit_attn.loop.last_words import last_words
 from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.memory import memory_line
 from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
 from vit_attn.parallel.mesh import check_batches, make_mesh
-from vit_attn.parallel.processes import from_first, is_first, say
+from vit_attn.parallel.processes import from_first, is_first, say, watch
 from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
@@ -78,10 +81,13 @@ def run_pack(request: Request) -> int:
     _check_places(request)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))
+        stack.enter_context(disk_named(request.runs))
         if is_first():
             _take_directories(request, stack)
         unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))
         todo = {run_dir: one for (run_dir, one), wanted in zip(request.runs.items(), unfinished, strict=True) if wanted}
+        if peers := watch():
+            peers.last_words = partial(last_words, list(todo), peers)
         return _train(todo, source, evaluators, mesh, stop, request.profile) if todo else FINISHED_CODE
 
 
@@ -157,7 +163,7 @@ def _train(
             member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
             pack.members.remove(member)
     except BaseException as error:
-        for member in pack.members:
+        for member in pack.members if watch() is None else ():  # several processes: see last_words
             with suppress(OSError):  # a full disk must not hide what happened
                 member.fail(max(pack.step, member.start), error)
         raise

@@ -20,7 +20,7 @@ from vit_attn.loop.profile import Profile
 from vit_attn.loop.program import Program
 from vit_attn.loop.progress import Rows, display
 from vit_attn.loop.stop import Stop
-from vit_attn.parallel.processes import any_of, say
+from vit_attn.parallel.processes import say
 from vit_attn.train.health import diagnosis
 
 MOST_SAVING = 0.05  # of the time, before it is said
@@ -68,7 +68,7 @@ class Pack:
                 evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps)
                 draw = self._spec.loop.histogram_steps > 0 and self._due(self._spec.loop.histogram_steps)
                 log = bool(evaluators) or self.step == 1 or self._due(self._spec.loop.log_steps)
-                reason = self._reason(stop, log or save)
+                reason = stop.after(self.step)
                 late = (due, metrics) if log else None
                 if reason or evaluators or save or draw:
                     rows = self._settle(due, metrics, self.step)
@@ -103,14 +103,6 @@ class Pack:
 
     def _due_evaluators(self) -> list[Evaluator]:
         return [evaluator for evaluator in self._evaluators if self._due(evaluator.steps)]
-
-    def _reason(self, stop: Stop, all_meet: bool) -> str:
-        """Why to stop now. Several processes must stop at the same step: they ask each other where they wait anyway."""
-        if jax.process_count() == 1:
-            return stop.reason()
-        if not all_meet or not any_of(bool(stop.reason())):
-            return ""
-        return stop.reason() or "another process has to stop"
 
     def _update(self, member: Member, examples: Any) -> Metrics:
         member.state, metrics = self._program.update(member.state, member.knobs, examples)

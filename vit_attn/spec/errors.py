@@ -16,6 +16,10 @@ class UserError(Exception):
         self.details = tuple(details)
 
 
+class RunError(Exception):
+    """What ended a run from outside, as a full disk. Command-line programs print it, one line, and exit with code 1."""
+
+
 def unknown(what: str, got: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not among `choices`: it lists them and guesses which one was meant."""
     names = list(choices)
@@ -24,10 +28,20 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> UserError:
     return UserError(f"{what} {got!r} is unknown{guess} (choices: {', '.join(names)})")
 
 
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
 def exit_code_of(program: Callable[[], int]) -> int:
-    """Runs a command-line program; a UserError becomes one line on stderr and exit code 2."""
+    """Runs a command-line program; a UserError becomes one line on stderr and exit code 2, a RunError exit code 1."""
     try:
         return program()
-    except UserError as error:
-        print("\n  ".join([f"error: {' '.join(str(error).split())}", *error.details]), file=sys.stderr)
-        return 2
+    except (UserError, RunError) as error:
+        return tell(error)
+
+
+def tell(error: UserError | RunError) -> int:
+    """Prints it. Returns the exit code."""
+    lines = [f"error: {one_line(error)}", *getattr(error, "details", ())]
+    print("\n  ".join(lines), file=sys.stderr, flush=True)
+    return 2 if isinstance(error, UserError) else 1

@@ -253,12 +253,16 @@ def check_writable(path: Path, key: str = "--workdir") -> None:
 def write_json(path: Path, values: Any, durable: bool = True) -> None:
     """Whole or not at all: a reader, or a kill at any moment, never sees half a file. `durable`: nor after a power cut."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(part, "w") as handle:
-        json.dump(values, handle, indent=1)
-        if durable:
-            handle.flush()
-            os.fsync(handle.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "w") as handle:
+            json.dump(values, handle, indent=1)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)  # of a full disk
+        raise
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
