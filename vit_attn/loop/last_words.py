@@ -17,9 +17,12 @@ def last_words(run_dirs: Iterable[RunDir], watch: Watch, why: str) -> str:
 
 
 def _left(run_dir: RunDir, step: int) -> str:
-    saved = [int(entry.name) for entry in run_dir.checkpoints.glob("*") if entry.name.isdecimal()]
+    spec = run_dir.spec()
+    place = run_dir.place(spec) if spec else None
+    saved = place.steps() if place and not place.remote else []  # a bucket may take longer than there is time
     stopped = f"stopped at about step {step}" if step >= 0 else "stopped before its first step"
     kept = f"the last checkpoint is step {max(saved)}" if saved else "there is no checkpoint yet"
+    kept = f"checkpoints are in {place.root}" if place and place.remote else kept
     return f"{stopped}; {kept}; the same command goes on"
 
 
