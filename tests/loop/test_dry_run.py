@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -102,3 +103,19 @@ def test_bytes_and_shardings_of_a_layout(capsys):
     columns = {column.header: list(column.cells) for column in parameter_table(params).columns}
     assert columns["sharding"] == ["replicated", "(fsdp, model)", "(-, model)"]
     assert columns["parameter"] == ["bias", "kernel", "wide"]
+
+
+def test_the_readmes_plan_for_64_devices():
+    """What it says of where parameters lie, beside what the axes of L/16 make of 8 fsdp x 2 model devices."""
+    (line,) = re.findall(r"^python -m (.* --dry-run .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    done = subprocess.run([sys.executable, "-m", *line.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {name: cell[-1] for name, cell in cells(done.stdout).items()}
+    block = "Transformer/encoderblock_23"
+    assert found[f"{block}/MlpBlock_0/Dense_1/kernel"] == "(model, fsdp)"
+    assert found[f"{block}/MultiHeadDotProductAttention_0/out/kernel"] == "(model, -, fsdp)"
+    assert found[f"{block}/LayerNorm_0/scale"] == "replicated"
+    assert "mesh: data 4 x fsdp 8 x seq 1 x model 2 = 64 device(s)" in done.stdout
+    whole = 305_176_552 * 4 / 2**20
+    (params,) = re.findall(r"parameters ([\d.]+) MiB", done.stdout)
+    assert whole / 16 < float(params) < 1.1 * whole / 16  # but for vectors
