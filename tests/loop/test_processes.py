@@ -39,12 +39,15 @@ def test_two_processes_are_as_good_as_one(alone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "mesh"),
-    [((1, 8), (2, 2), {"mesh__data": 2, "mesh__seq": 2}), ((2, 4), (1, 8), {})],
-    ids=["1x8 to 2x2, tokens over 2", "2x4 to 1x8"],
+    ("before", "mesh_before", "after", "mesh"),
+    [
+        ((1, 8), {}, (2, 2), {"mesh__data": 2, "mesh__seq": 2}),
+        ((2, 4), {"mesh__fsdp": 4, "mesh__model": 2}, (1, 8), {"mesh__fsdp": 2}),
+    ],
+    ids=["1x8 to 2x2, tokens over 2", "2x4, all split, to 1x8, some split"],
 )
-def test_a_run_goes_on_in_another_number_of_processes(alone, tmp_path, before, after, mesh):
-    codes, logs = together(tiny(tmp_path / "run"), tmp_path / "log1", *before)
+def test_a_run_goes_on_in_another_number_of_processes(alone, tmp_path, before, mesh_before, after, mesh):
+    codes, logs = together(tiny(tmp_path / "run", **mesh_before), tmp_path / "log1", *before)
     assert codes == [0] * before[0], logs
     forget_from(tmp_path / "run", 8)
     codes, logs = together(tiny(tmp_path / "run", **mesh), tmp_path / "log2", *after)

@@ -39,7 +39,7 @@ def dry_run(specs: Sequence[RunSpec], devices: int | None) -> int:
     lines = [*(f"note: {line}" for line in left_whole(spec, state.params, mesh)), *layout_lines(state, len(specs))]
     if isinstance(mesh, Mesh):
         kind = jax.devices()[0].device_kind
-        lines += [f"{_where(mesh)} ({kind})", attention_line(spec.model, mesh)]
+        lines += [f"{_where(mesh)} ({kind})", attention_line(spec, mesh)]
     else:
         kind = ""
         lines += [f"{_where(mesh)}, which need not be here"]

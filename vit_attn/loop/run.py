@@ -72,7 +72,7 @@ def run_pack(request: Request) -> int:
     evaluators = open_evaluators(spec)
     _tell_length(spec, source)
     mesh = make_mesh(spec.mesh)
-    say(attention_line(spec.model, mesh))
+    say(attention_line(spec, mesh))
     for line in (note for evaluator in evaluators for note in evaluator.notes):
         say(f"note: {line}")
     check_batches(spec, mesh)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vit_attn.parallel.rules import ambient_partition, batched, mesh_axes, parts
+from vit_attn.parallel.rules import ambient_partition, batched, mesh_axes, parts, split
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.mesh import AXES, RULES, MeshSpec, RulesSpec
 from vit_attn.spec.run import RunSpec
@@ -49,7 +49,7 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 def check_batches(spec: RunSpec, mesh: Mesh | AbstractMesh) -> None:
     """Raises UserError for a batch, or a part of one, that the devices cannot share evenly."""
     axes = [axis for axis in mesh_axes("batch", mesh.shape, spec.rules) if mesh.shape[axis] > 1]
-    n, parts = math.prod(mesh.shape[axis] for axis in axes), spec.train.accumulate
+    n, parts = split(mesh.shape, spec.rules)["batch"], spec.train.accumulate
     for key, b, part in (("train", spec.train.batch_images, parts), ("eval", spec.eval.batch_images, 1)):
         unit = n * part
         if b % unit:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -38,10 +39,15 @@ def mesh_axes(name: str, sizes: Mapping[str, int], rules: RulesSpec) -> tuple[st
     return tuple(axis for axis in getattr(rules, name) if axis in sizes)
 
 
+def split(sizes: Mapping[str, int], rules: RulesSpec) -> dict[str, int]:
+    """Over how many devices of a mesh each logical axis is split."""
+    names = [field.name for field in fields(rules)]
+    return {name: math.prod(sizes[axis] for axis in mesh_axes(name, sizes, rules)) for name in names}
+
+
 def parts(name: str) -> int:
     """Over how many devices a logical axis is split in the computation that is being traced; 1 if there is no mesh."""
-    sizes = ambient_sizes()
-    return math.prod(sizes[axis] for axis in mesh_axes(name, sizes, _rules.get()))
+    return split(ambient_sizes(), _rules.get())[name]
 
 
 def ambient_sizes() -> dict[str, int]:
@@ -72,8 +78,8 @@ def whole_axes(
                 found.setdefault((name, size), []).append(array)
     return [
         f"{name} ({size}) is not divisible by mesh axis {' x '.join(mesh_axes(name, sizes, rules))} "
-        f"({math.prod(sizes[axis] for axis in mesh_axes(name, sizes, rules))}): it stays whole in {len(arrays)} arrays, "
-        f"{arrays[0]}{' and others' if len(arrays) > 1 else ''}"
+        f"({split(sizes, rules)[name]}): it stays whole in {len(arrays)} arrays, {arrays[0]}"
+        f"{' and others' if len(arrays) > 1 else ''}"
         for (name, size), arrays in found.items()
     ]
 
