@@ -5,6 +5,7 @@ big_vision's dtype_mm: of the embedding, the projections, attention and the MLP;
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ class FlaxMlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inits = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(1e-6)}
+        inits: dict[str, Any] = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(1e-6)}
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         x = nn.gelu(nn.Dense(self.mlp_dim, dtype=dtype, **inits)(x))
         return nn.Dense(width, dtype=dtype, **inits)(x)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--shapes S/16:128,B/16:64] [--chips 4,16,64,256] [--layouts data,fsdp] [--h relu]
 
-Needs libtpu: `make tpu-compiler`. A shape is a variant and the images of one chip, the same on every slice. data: every chip has
-all parameters. fsdp: groups of 4 chips share them, and the images are split over all chips all the same. impl=pallas, bfloat16
+Needs libtpu: `make tpu-compiler`. A shape is a variant and the images of one chip, the same on every slice. data: every chip
+has all parameters. fsdp: groups of 4 chips share them; the images are split over all chips all the same. impl=pallas, bfloat16
 computation, float32 parameters, no qk-layernorm, the state's memory reused.
 
 ms        of one chip's computation: the model of benchmarks/tpu/cost.py. Collectives are not in it, nor is waiting for them

@@ -1,4 +1,4 @@
-"""benchmarks/torch_vit.py as a process beside this one: parameters and a batch go in, steps are asked for one by one."""
+"""PyTorch in a process of its own, which may have another interpreter: what it is to do goes in line by line."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,36 +17,48 @@ from vit_attn.spec.run import RunSpec
 from vit_attn.train.step import Examples
 
 
-class TorchRunner:
-    """A context: the process lives as long as it."""
+class TorchProcess:
+    """`python -m MODULE ARGUMENTS`, as a context. `about`: the first line that it prints."""
 
-    def __init__(self, python: str, spec: RunSpec, params: Any, examples: Examples) -> None:
-        """RuntimeError if the process does not start, with what it said."""
-        self._folder = tempfile.TemporaryDirectory()
-        _write(Path(self._folder.name), spec, params, examples)
-        command = [python, "-m", "benchmarks.torch_vit", self._folder.name]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
-        self.version = self._answer()
+    def __init__(self, python: str, module: str, *arguments: str) -> None:
+        """RuntimeError if it does not start."""
+        command = [python, "-m", module, *arguments]
+        self._name = module
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.about = self._answer()
 
-    def step(self) -> dict[str, float]:
-        """seconds, loss, l2_grads: as the process itself has them."""
-        print("step", file=self._process.stdin, flush=True)
+    def ask(self, question: str) -> dict[str, float]:
+        """Its answer, a line of JSON. RuntimeError if it has ended."""
+        print(question, file=self._process.stdin, flush=True)
         return json.loads(self._answer())
 
     def _answer(self) -> str:
+        assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"benchmarks.torch_vit ended with {self._process.wait()}: see its output above")
+            raise RuntimeError(f"{self._name} ended with {self._process.wait()}: what it said is above")
         return line.strip()
 
-    def __enter__(self) -> "TorchRunner":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-        self._folder.cleanup()
+
+
+class TorchRunner(TorchProcess):
+    """benchmarks/torch_vit.py, with these parameters and this batch."""
+
+    def __init__(self, python: str, spec: RunSpec, params: Any, examples: Examples) -> None:
+        with tempfile.TemporaryDirectory() as name:  # it has read all when it says its first line
+            _write(Path(name), spec, params, examples)
+            super().__init__(python, "benchmarks.torch_vit", name)
+
+    def step(self) -> dict[str, float]:
+        """One update: seconds, loss, l2_grads."""
+        return self.ask("step")
 
 
 def _write(folder: Path, spec: RunSpec, params: Any, examples: Examples) -> None:
@@ -57,6 +69,7 @@ def _write(folder: Path, spec: RunSpec, params: Any, examples: Examples) -> None
     settings |= {"h": m.attention.h, "classes": m.num_classes, "side": m.image_size}
     settings |= {"betas": [t.adam_b1, t.adam_b2], "eps": t.adam_eps}
     (folder / "settings.json").write_text(json.dumps(settings))
-    plain = dataclasses.replace(m, attention=dataclasses.replace(m.attention, h="softmax"))
-    arrays = to_timm(plain, flattened(params), "the parameters")
-    np.savez(folder / "arrays.npz", **arrays, images=np.asarray(examples.images), labels=np.asarray(examples.labels[:, 0]))
+    softmax = dataclasses.replace(m.attention, h="softmax", alpha=None)
+    arrays: dict[str, Any] = to_timm(dataclasses.replace(m, attention=softmax), flattened(params), "the parameters")
+    arrays |= {"images": np.asarray(examples.images), "labels": np.asarray(examples.labels[:, 0])}
+    np.savez(folder / "arrays.npz", **arrays)

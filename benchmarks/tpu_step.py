@@ -17,8 +17,8 @@ scan: one block compiled, in a loop over the layers. The name behind it is the r
 
 import argparse
 import re
-from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -45,7 +45,7 @@ PARTS = {  # of the step, by what jax calls an operation; the first that is foun
 
 def rows_of(variant: str, batch: int, kinds: list[str], qk_norm: str) -> Iterator[tuple[str, steps.Step]]:
     """(name, step), the peers first."""
-    norm = {"qk_norm": qk_norm}
+    norm: dict[str, Any] = {"qk_norm": qk_norm}
     yield PEER, steps.flax(variant, batch, float32_logits=True, **norm)
     yield "flax softmax, bfloat16 logits", steps.flax(variant, batch, float32_logits=False, **norm)
     if "unrolled" in kinds:
@@ -57,9 +57,9 @@ def rows_of(variant: str, batch: int, kinds: list[str], qk_norm: str) -> Iterato
             yield from ((f"{h}, {name}", steps.ours(variant, batch, model, h=h, impl="pallas", **norm)) for h in FORMS)
 
 
-def parts_of(cost: Cost) -> Counter[str]:
+def parts_of(cost: Cost) -> dict[str, float]:
     """Milliseconds by the parts of the step."""
-    found: Counter[str] = Counter()
+    found = dict.fromkeys(PARTS, 0.0)
     for op in cost.ops:
         part = next(name for name, pattern in PARTS.items() if re.search(pattern, op.instruction.origin))
         found[part] += 1e3 * op.seconds(cost.chip)

@@ -32,7 +32,7 @@ def share(kind: str, devices: int) -> float:
 
 
 def group_size(module: Module, one: Instruction) -> int:
-    """How many devices take part with each other: the second axis of [groups,devices]<=..., or the length of {{0,1,...},...}."""
+    """How many devices exchange with each other: the second axis of [groups,devices]<=..., or the length of {{0,1,...},...}."""
     found = re.search(r"replica_groups=(?:\[\d+,(\d+)\]<=|\{\{([\d,]+)\})", one.attributes)
     if not found:
         return module.devices
