@@ -16,9 +16,11 @@ from vit_attn.evals.attention_stats import metrics, outliers_of, outputs, top_sh
 from vit_attn.models import attention as attention_module
 from vit_attn.models.transformer import Block
 from vit_attn.models.vit import ViT
-from vit_attn.parallel.mesh import batched, make_mesh
+from vit_attn.parallel.mesh import make_mesh
+from vit_attn.parallel.rules import batched
+from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import MeshSpec, knobs_of, static_of
+from vit_attn.spec.run import knobs_of, static_of
 
 IMAGES, SIDE, PATCH, DEPTH, WIDTH, HEADS = 17, 21, 3, 2, 45, 3  # 7 x 7 patches
 PLANTED_DIM, PLANTED_PATCHES = 31, (5, 11)
@@ -223,7 +225,7 @@ def test_devices_give_the_same_numbers(kind, data, seq, monkeypatch):
     """4 devices do not divide 50 tokens: 2 are padding. With few logits at a time, images go in turns."""
     want = numbers_of(kind, 5)
     monkeypatch.setattr(attention_module, "STATISTICS_LOGITS", 1 + HEADS * 52 * 52 // seq)
-    mesh = make_mesh(MeshSpec(data, seq), jax.devices()[: data * seq])
+    mesh = make_mesh(MeshSpec(data=data, seq=seq), jax.devices()[: data * seq])
     compute = jax.jit(partial(outputs, static_of(spec_of(kind))))
 
     def sharded(params, knobs, batch):

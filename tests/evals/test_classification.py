@@ -8,9 +8,11 @@ import pytest
 from vit_attn.evals.classification import metrics, outputs
 from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers
-from vit_attn.parallel.mesh import batched, make_mesh
+from vit_attn.parallel.mesh import make_mesh
+from vit_attn.parallel.rules import batched
+from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import Knobs, MeshSpec
+from vit_attn.spec.run import Knobs
 
 KNOBS = Knobs(Numbers(alpha=0.5), 0.1, 0.0, 0)
 N, CLASSES = 13, 11

@@ -21,8 +21,9 @@ from vit_attn.models.vit import ViT
 from vit_attn.parallel.mesh import make_mesh, replicated
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.evals import FEWSHOT_SETS, FewshotSpec
+from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import MeshSpec, knobs_of
+from vit_attn.spec.run import knobs_of
 
 
 class Labelled:

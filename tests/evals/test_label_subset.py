@@ -18,8 +18,9 @@ from vit_attn.models.vit import ViT
 from vit_attn.parallel.mesh import make_mesh, replicated
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.evals import LabelSubsetSpec
+from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.resolve import resolve
-from vit_attn.spec.run import MeshSpec, knobs_of
+from vit_attn.spec.run import knobs_of
 
 HEAD = [f"n{number:08d}" for number in (3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43)]
 OWN = [HEAD[7], "n77777777", HEAD[2], HEAD[11], "n66666666", HEAD[0], HEAD[5], HEAD[12], HEAD[8]]

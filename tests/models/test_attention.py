@@ -16,8 +16,8 @@ from vit_attn.models.attention import Attention
 from vit_attn.ops.nonlinearity import NONLINEARITY, Numbers
 from vit_attn.parallel.mesh import make_mesh
 from vit_attn.parallel.sequence.attention import LAYOUTS, layouts_of
+from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.model import AttentionSpec
-from vit_attn.spec.run import MeshSpec
 
 GATES, NORMS = ["none", "gau", "linear", "mlp", "all_heads"], ["none", "head", "width"]
 EVERYTHING = bool(os.environ.get("VIT_ATTN_TEST_EVERYTHING"))  # every combination: half an hour

@@ -15,7 +15,9 @@ def attention_line(model: ModelSpec, mesh: Mesh) -> str:
     Raises UserError for an implementation that these devices or heads lack.
     """
     spec, platform = model.attention, mesh.devices.flat[0].platform
-    sizes = Sizes(model.length, model.heads, model.width // model.heads, model.dtype)
+    shared = mesh.shape.get("model", 1)
+    heads = model.heads if model.heads % shared else model.heads // shared  # on one device
+    sizes = Sizes(model.length, heads, model.width // model.heads, model.dtype)
     if spec.impl == "pallas":
         reason = why_not_pallas(sizes) if platform == "tpu" else f"its kernels are for TPUs, and this is a {platform}"
         if reason:

@@ -11,7 +11,6 @@ from vit_attn.data.pipeline import pass_batches
 from vit_attn.data.workers import Workers
 from vit_attn.evals.evaluator import Evaluator, Outputs
 from vit_attn.loop.program import Program
-from vit_attn.parallel.mesh import local_rows
 from vit_attn.spec.data import DataSpec
 from vit_attn.spec.run import Knobs
 
@@ -24,7 +23,7 @@ def evaluate(
     """The evaluator's metrics for each of the (parameters, knobs)."""
     outputs: list[dict[str, list[Outputs]]] = [defaultdict(list) for _ in models]
     for name, one in evaluator.passes.items():
-        rows = local_rows(program.mesh, one.batch_images)
+        rows = program.local_rows(one.batch_images)
         with closing(pass_batches(data, one, workers, rows)) as batches:
             for batch in batches:
                 arrays = program.put(batch, one.batch_images)

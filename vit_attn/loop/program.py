@@ -14,9 +14,12 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from vit_attn.data.batch import Batch
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.ops.nonlinearity import Numbers
-from vit_attn.parallel.mesh import batched, replicated, to_global
+from vit_attn.parallel.mesh import local_rows, replicated, to_global
 from vit_attn.parallel.processes import from_first
+from vit_attn.parallel.rules import ambient, batched
+from vit_attn.spec.mesh import RulesSpec
 from vit_attn.spec.run import Knobs, RunSpec, static_of
+from vit_attn.train.placement import placed
 from vit_attn.train.state import State, init_state
 from vit_attn.train.step import Examples, prepare, update
 
@@ -26,27 +29,26 @@ class Program:
 
     def __init__(self, spec: RunSpec, mesh: Mesh, evaluators: Sequence[Evaluator], fresh: bool) -> None:
         """`fresh`: some member starts from new parameters, so that `init` is needed."""
-        self.mesh = mesh
-        static, whole, split = static_of(spec), replicated(mesh), batched(mesh)
+        self.mesh, self._rules = mesh, spec.rules
+        static, whole, split = static_of(spec), replicated(mesh), batched(mesh, spec.rules)
         init, augment, step = (partial(function, static) for function in (init_state, prepare, update))
         knobs = jax.tree.map(lambda dtype: _shape((), dtype, whole), _KNOB_DTYPES)
         first = (_train_batch(spec, split), _shape((), jnp.int32, whole))
-        state: State = _placed(jax.eval_shape(init, knobs), whole)
+        state: State = placed(spec, jax.eval_shape(init, knobs), mesh)
         examples: Examples = jax.tree.map(
             lambda x: _shape(x.shape, x.dtype, split if x.ndim else whole), jax.eval_shape(augment, *first)
         )
-        places = jax.tree.map(lambda x: x.sharding, examples)
-        self._abstract_state = state
+        self._abstract_state, places = state, _shardings(state)
         jobs: dict[str, Traced] = {
-            "prepare": (jax.jit(augment, out_shardings=places), first),
-            "update": (jax.jit(step, donate_argnums=0, out_shardings=whole), (state, knobs, examples)),
+            "prepare": (jax.jit(augment, out_shardings=_shardings(examples)), first),
+            "update": (jax.jit(step, donate_argnums=0, out_shardings=(places, whole)), (state, knobs, examples)),
         }
         for one in evaluators:
             batch = _eval_batch(one, spec.model.image_size, split)
             jobs[one.program] = (jax.jit(one.compute, out_shardings=whole), (state.params, knobs, batch))
         if fresh:
-            jobs["init"] = (jax.jit(init, out_shardings=whole), (knobs,))
-        self._compiled = _compile(jobs, mesh)
+            jobs["init"] = (jax.jit(init, out_shardings=places), (knobs,))
+        self._compiled = _compile(jobs, mesh, spec.rules)
 
     @property
     def abstract_here(self) -> State:
@@ -87,7 +89,11 @@ class Program:
 
     def put(self, batch: Batch, batch_images: int) -> dict[str, jax.Array]:
         """This process's rows of a batch -> global arrays, split over the devices. Returns before they are there."""
-        return to_global(self.mesh, batch, batch_images)
+        return to_global(self.mesh, batch, batch_images, self._rules)
+
+    def local_rows(self, batch_images: int) -> list[int]:
+        """The rows of a batch that lie on devices of this process, in order."""
+        return local_rows(self.mesh, batch_images, self._rules)
 
     def _scalar(self, value: float, dtype: Any) -> jax.Array:
         return jax.make_array_from_process_local_data(replicated(self.mesh), np.asarray(value, dtype), ())
@@ -100,6 +106,10 @@ _KNOB_DTYPES = Knobs(_NUMBER_DTYPES, peak_lr=jnp.float32, weight_decay=jnp.float
 
 def _shape(shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _shardings(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def _placed(tree: Any, sharding: Any) -> Any:
@@ -125,11 +135,11 @@ def _eval_batch(evaluator: Evaluator, side: int, sharding: Any) -> dict[str, jax
     }
 
 
-def _compile(jobs: dict[str, Traced], mesh: Mesh) -> dict[str, Callable[..., Any]]:
+def _compile(jobs: dict[str, Traced], mesh: Mesh, rules: RulesSpec) -> dict[str, Callable[..., Any]]:
     """Traces the functions one by one, for the mesh (`init` for none: its batch is of one), and compiles them side by side."""
     lowered = {}
     for name, (function, arguments) in jobs.items():
-        with nullcontext() if name == "init" else jax.set_mesh(mesh):
+        with nullcontext() if name == "init" else ambient(mesh, rules):
             lowered[name] = function.lower(*arguments)
     on_cpu = jax.default_backend() == "cpu"
     # init runs once: a third less time to compile it is worth more than its own speed

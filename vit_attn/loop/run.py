@@ -23,13 +23,15 @@ from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.program import Program
 from vit_attn.loop.stop import Stop, stopping
 from vit_attn.loop.train import Pack
-from vit_attn.parallel.mesh import check_divides, local_rows, make_mesh
+from vit_attn.parallel.mesh import check_batches, make_mesh
 from vit_attn.parallel.processes import from_first, is_first, say
 from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import FINISHED, RunDir, write_json
+from vit_attn.train.placement import left_whole
+from vit_attn.train.saved import abstract_state
 
 FINISHED_CODE, STOPPED_CODE = 0, 3
 
@@ -66,7 +68,9 @@ def run_pack(request: Request) -> int:
     say(attention_line(spec.model, mesh))
     for line in (note for evaluator in evaluators for note in evaluator.notes):
         say(f"note: {line}")
-    check_divides(mesh, train__batch_images=spec.train.batch_images, eval__batch_images=spec.eval.batch_images)
+    check_batches(spec, mesh)
+    for line in left_whole(spec, abstract_state(spec).params, mesh):
+        say(f"note: {line}")
     with ExitStack() as stack:
         stop = stack.enter_context(stopping(request.parent))
         if is_first():
@@ -120,7 +124,7 @@ def _train(
         write_json(run_dir.path / "env.json", _environment())
     _print_start(members)
     pack = Pack(members, program, evaluators, workers)
-    rows = local_rows(mesh, spec.train.batch_images)
+    rows = program.local_rows(spec.train.batch_images)
     try:
         with closing(workers), closing(train_batches(spec, source, pack.step, workers, rows)) as batches:
             stopped = pack.train(batches, stop)

@@ -16,7 +16,7 @@ from vit_attn.ops.form import Form
 from vit_attn.ops.moments import logits_and_weights, weight_statistics
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.ops.norm import QKNorm
-from vit_attn.parallel.mesh import axis_size
+from vit_attn.parallel.rules import parts
 from vit_attn.parallel.sequence.attention import choose_layout, sharded_attend
 from vit_attn.spec.model import AttentionSpec
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         numbers = self._learned(numbers)
         form = self._form(length, keys.shape[1], train)
         impl, norm = self._impl(length, *heads), self._norm(heads)
-        if queries.shape[1] == keys.shape[1] and (axis_size("seq") > 1 or impl != "dense"):
+        if queries.shape[1] == keys.shape[1] and (parts("tokens") > 1 or impl != "dense"):
             layout = choose_layout(self.spec.seq_layout, self.spec.h)
             out = sharded_attend(q, k, v, form, numbers, impl=impl, norm=norm, seq_layout=layout)
         else:
@@ -100,7 +100,8 @@ class Attention(nn.Module):
         )
 
     def _impl(self, length: int, heads: int, head_width: int) -> str:
-        sizes = Sizes(length, heads, head_width, jnp.dtype(self.dtype).name)
+        own = heads if heads % parts("heads") else heads // parts("heads")  # of one device
+        sizes = Sizes(length, own, head_width, jnp.dtype(self.dtype).name)
         return choose_impl(self.spec.impl, jax.default_backend(), self.spec.dropout, sizes)
 
     def _learned(self, numbers: Numbers) -> Numbers:
@@ -123,8 +124,8 @@ class Attention(nn.Module):
 
 def _turns(batch: int, logits_an_image: int) -> int:
     """In how many equal parts the images go, so that a device has STATISTICS_LOGITS at a time, or those of one image."""
-    a_device = batch // math.gcd(batch, axis_size("data"))
-    fit = STATISTICS_LOGITS * axis_size("seq") // logits_an_image
+    a_device = batch // math.gcd(batch, parts("batch"))
+    fit = STATISTICS_LOGITS * parts("tokens") // logits_an_image
     return next(turns for turns in range(1, a_device + 1) if a_device % turns == 0 and a_device // turns <= max(fit, 1))
 
 

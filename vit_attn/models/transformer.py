@@ -1,6 +1,7 @@
 """The encoder: pre-LN blocks of attention and MLP, as big_vision's."""
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 from vit_attn.models.attention import Attention, record
 from vit_attn.ops.moments import infinity_norm, kurtosis, outliers
 from vit_attn.ops.nonlinearity import Numbers
-from vit_attn.parallel.mesh import spread_tokens
+from vit_attn.parallel.rules import place
 from vit_attn.spec.model import ModelSpec
 
 
@@ -40,27 +41,29 @@ class Block(nn.Module):
     """
 
     spec: ModelSpec
-    drop: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], numbers: Numbers, drop: Float[Array, ""], *, length: int, train: bool = False
+    ) -> Float[Array, "B L D"]:
         dtype = jnp.dtype(self.spec.dtype)
         attention = Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
-        x = spread_tokens(x + self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", train))
+        y = self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", drop, train)
+        x = place(x + y, "batch", "tokens", None)
         y = nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x)
         ffn = Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y)
-        x = spread_tokens(x + self._branch(ffn, "layer_scale_1", train))
+        x = place(x + self._branch(ffn, "layer_scale_1", drop, train), "batch", "tokens", None)
         record(self, "stats", lambda: activation_statistics(x[:, :length], ffn[:, :length]))
         return x
 
-    def _branch(self, branch: Float[Array, "B L D"], name: str, train: bool) -> Float[Array, "B L D"]:
+    def _branch(self, branch: Float[Array, "B L D"], name: str, drop: Float[Array, ""], train: bool) -> Float[Array, "B L D"]:
         if self.spec.layer_scale is not None:
             start = nn.initializers.constant(self.spec.layer_scale)
             branch = branch * self.param(name, start, (self.spec.width,)).reshape(1, 1, -1).astype(branch.dtype)
-        if train and self.drop:
-            kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.drop, (len(branch), 1, 1))
-            branch = jnp.where(kept, branch / (1.0 - self.drop), 0.0).astype(branch.dtype)
+        if train and self.spec.drop_path:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - drop, (len(branch), 1, 1))
+            branch = jnp.where(kept, branch / (1.0 - drop), 0.0).astype(branch.dtype)
         return branch
 
 
@@ -80,14 +83,68 @@ def activation_statistics(block: Float[Array, "B L D"], ffn: Float[Array, "B L D
     }
 
 
+class Layer(NamedTuple):
+    """What one block is given besides the tokens."""
+
+    variables: Any
+    drop: Float[Array, ""]
+    dropout_key: Array | None
+
+
 class Encoder(nn.Module):
-    """`depth` blocks and a last LayerNorm. `length` is L: tokens from there on are padding."""
+    """`depth` blocks and a last LayerNorm. `length` is L: tokens from there on are padding.
+
+    Blocks run one after another in the program's text, or as a loop (spec.scan_layers), each with what spec.remat says
+    rematerialised: the parameters, names and numbers are the same.
+    """
 
     spec: ModelSpec
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool = False) -> Float[Array, "B L D"]:
-        for index in range(self.spec.depth):
-            drop = self.spec.drop_path * index / max(self.spec.depth - 1, 1)
-            x = Block(self.spec, drop, name=f"encoderblock_{index}")(x, numbers, length, train)
+        names = [f"encoderblock_{index}" for index in range(self.spec.depth)]
+        if self.is_initializing():
+            for name in names:
+                x = Block(self.spec, name=name)(x, numbers, jnp.float32(0), length=length)
+        else:
+            x = self._through(names, x, numbers, length, train)
         return nn.LayerNorm(dtype=jnp.dtype(self.spec.dtype), name="encoder_norm")(x)
+
+    def _through(
+        self, names: list[str], x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool
+    ) -> Float[Array, "B L D"]:
+        """All blocks, of parameters that are there. What they sow is found under their names."""
+        block = Block(self.spec, parent=None)
+        sown = [name for name in ("stats", "weights") if self.is_mutable_collection(name)]
+
+        def one(x: Float[Array, "B L D"], layer: Layer, numbers: Numbers) -> tuple[Float[Array, "B L D"], Any]:
+            rngs = {} if layer.dropout_key is None else {"dropout": layer.dropout_key}
+            return block.apply(layer.variables, x, numbers, layer.drop, length=length, train=train, rngs=rngs, mutable=sown)
+
+        if self.spec.remat != "none":
+            policy = getattr(jax.checkpoint_policies, self.spec.remat)
+            one = jax.checkpoint(one, policy=policy, prevent_cse=not self.spec.scan_layers)
+        layers = self._layers(names, train)
+        if self.spec.scan_layers:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+            x, found = jax.lax.scan(lambda x, layer: one(x, layer, numbers), x, stacked)
+            each = [jax.tree.map(lambda leaf, index=index: leaf[index], found) for index in range(len(names))]
+        else:
+            each = []
+            for name, layer in zip(names, layers, strict=True):
+                with jax.named_scope(name):
+                    x, found = one(x, layer, numbers)
+                each.append(found)
+        for name, found in zip(names, each, strict=True):
+            for collection, values in found.items():
+                self.put_variable(collection, name, values)
+        return x
+
+    def _layers(self, names: list[str], train: bool) -> list[Layer]:
+        rate, depth = self.spec.drop_path, len(names)
+        key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
+        keys = [None] * depth if key is None else list(jax.random.split(key, depth))
+        return [
+            Layer({"params": self.variables["params"][name]}, jnp.float32(rate * index / max(depth - 1, 1)), keys[index])
+            for index, name in enumerate(names)
+        ]

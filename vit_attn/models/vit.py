@@ -8,7 +8,7 @@ from vit_attn.models.heads import MapHead
 from vit_attn.models.posemb import sincos2d
 from vit_attn.models.transformer import Encoder
 from vit_attn.ops.nonlinearity import Numbers
-from vit_attn.parallel.mesh import axis_size, spread_tokens
+from vit_attn.parallel.rules import parts, place
 from vit_attn.spec.model import ModelSpec
 
 
@@ -28,8 +28,8 @@ class ViT(nn.Module):
         spec = self.spec
         x = self.tokens(images)
         length = x.shape[1]
-        padding = -length % axis_size("seq")
-        x = spread_tokens(jnp.pad(x, ((0, 0), (0, padding), (0, 0))) if padding else x)
+        padding = -length % parts("tokens")
+        x = place(jnp.pad(x, ((0, 0), (0, padding), (0, 0))) if padding else x, "batch", "tokens", None)
         x = Encoder(spec, name="Transformer")(x, numbers, length, train)
         if spec.pool == "map":
             x = MapHead(spec, name="MAPHead_0")(x, length)
@@ -45,7 +45,7 @@ class ViT(nn.Module):
             bias_init=nn.initializers.constant(spec.head_bias),
             name="head",
         )
-        return head(x.astype(jnp.float32)), {"pre_logits": x}
+        return place(head(x.astype(jnp.float32)), "batch", "classes"), {"pre_logits": x}
 
     def tokens(self, images: Float[Array, "B Y X 3"]) -> Float[Array, "B L D"]:
         """Embedded patches plus positions; the CLS token (pool = tok) comes first and has no position."""

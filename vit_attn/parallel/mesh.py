@@ -1,4 +1,4 @@
-"""The device mesh, and where arrays lie on it: batches over `data`, an image's tokens over `seq`, all else on every device."""
+"""The device mesh, and batches on it."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
 
+from vit_attn.parallel.rules import ambient_partition, batched, mesh_axes, parts
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import MeshSpec
+from vit_attn.spec.mesh import AXES, RULES, MeshSpec, RulesSpec
+from vit_attn.spec.run import RunSpec
 
 
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices, or the given ones, on the axes `data` and `seq`. Raises UserError if the sizes do not fit them."""
+    """All devices, or the given ones, on `data`, `fsdp`, `seq` and `model`. Raises UserError if the sizes do not fit them."""
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": spec.data, "seq": spec.seq}
+    sizes = {axis: getattr(spec, axis) for axis in AXES}
     known = math.prod(size for size in sizes.values() if size > 0)
     shape = [len(devices) // known if size == -1 else size for size in sizes.values()]
     if math.prod(shape) != len(devices):
@@ -28,52 +29,42 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
     return jax.make_mesh(tuple(shape), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
-def axis_size(name: str) -> int:
-    """Of the mesh that the current computation is traced for; 1 if there is none."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get(name, 1)
-
-
-def spread_tokens(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-    """Tokens over `seq` and images over `data`, where there is a mesh that has them."""
-    if axis_size("seq") == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec("data", "seq"))
-
-
 def batch_split() -> NamedSharding | None:
-    """How a batch lies on the mesh that the current computation is traced for; None on one device."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return NamedSharding(mesh, PartitionSpec("data")) if axis_size("data") > 1 else None
+    """How a batch lies on the mesh that the current computation is traced for; None where it is not split."""
+    if parts("batch") == 1:
+        return None
+    return NamedSharding(jax.sharding.get_abstract_mesh(), ambient_partition(("batch",), (parts("batch"),)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batched(mesh: Mesh) -> NamedSharding:
-    """The first axis over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def check_batches(spec: RunSpec, mesh: Mesh) -> None:
+    """Raises UserError for a batch, or a part of one, that the devices cannot share evenly."""
+    axes = mesh_axes("batch", mesh.shape, spec.rules)
+    n, parts = math.prod(mesh.shape[axis] for axis in axes), spec.train.accumulate
+    for key, b, part in (("train", spec.train.batch_images, parts), ("eval", spec.eval.batch_images, 1)):
+        unit = n * part
+        if b % unit:
+            nearest = ", ".join(str(size) for size in (b // unit * unit, -(-b // unit) * unit) if size)
+            where = " x ".join(f"'{axis}'" for axis in axes)
+            of_parts = f", config.train.accumulate={part} parts of a batch one after the other" if part > 1 else ""
+            raise UserError(
+                f"config.{key}.batch_images={b} is not divisible by the {n} devices of mesh axis {where}{of_parts}; "
+                f"nearest: {nearest}"
+            )
 
 
-def check_divides(mesh: Mesh, **batch_images: int) -> None:
-    """Raises UserError for a batch size (given by the name of its setting) that the devices cannot share evenly."""
-    n = mesh.shape["data"]
-    for key, b in batch_images.items():
-        if b % n:
-            nearest = ", ".join(str(size) for size in (b // n * n, -(-b // n) * n) if size)
-            name = f"config.{key.replace('__', '.')}"
-            raise UserError(f"{name}={b} is not divisible by the {n} devices of mesh axis 'data'; nearest: {nearest}")
-
-
-def local_rows(mesh: Mesh, batch_images: int) -> list[int]:
+def local_rows(mesh: Mesh, batch_images: int, rules: RulesSpec = RULES) -> list[int]:
     """The rows of a batch that lie on devices of this process, in order."""
-    parts = batched(mesh).addressable_devices_indices_map((batch_images,)).values()
-    return sorted({row for part in parts if part for row in range(*part[0].indices(batch_images))})
+    shares = batched(mesh, rules).addressable_devices_indices_map((batch_images,)).values()
+    return sorted({row for share in shares if share for row in range(*share[0].indices(batch_images))})
 
 
-def to_global(mesh: Mesh, batch: Any, batch_images: int) -> Any:
-    """Numpy arrays with this process's rows of a batch -> global arrays, split over `data`."""
-    sharding = batched(mesh)
+def to_global(mesh: Mesh, batch: Any, batch_images: int, rules: RulesSpec = RULES) -> Any:
+    """Numpy arrays with this process's rows of a batch -> global arrays, split over the devices."""
+    sharding = batched(mesh, rules)
     return {
         key: jax.make_array_from_process_local_data(sharding, np.asarray(value), (batch_images, *value.shape[1:]))
         for key, value in batch.items()

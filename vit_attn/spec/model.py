@@ -33,6 +33,10 @@ class AttentionSpec:
     seq_layout: str = setting("auto", free=True, choices=("auto", "gather", "queries", "ring"))  # see parallel.sequence
 
 
+# jax.checkpoint_policies by name: nothing but their input; matrix products; those of weights, not of attention
+REMAT = ("nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable")
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A Vision Transformer, as big_vision's. Sizes left at 0 come from `variant`."""
@@ -55,6 +59,8 @@ class ModelSpec:
     drop_path: float = setting(0.0, at_least=0, below=1)  # probability that the last block's branches are left out for an image
     # in training; it grows linearly from 0 in the first block (arXiv:1603.09382, as timm)
     dtype: str = setting("float32", choices=("float32", "bfloat16"))  # of the computation; parameters are float32
+    scan_layers: bool = setting(False, free=True)  # blocks as a loop: compiles in the time of one, and runs somewhat slower
+    remat: str = setting("none", free=True, choices=("none", *REMAT))  # what blocks keep for the backward; none: everything
     attention: AttentionSpec = AttentionSpec()
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from vit_attn.ops.nonlinearity import POINTWISE, ROWWISE
 from vit_attn.spec.check_evals import check_evals
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.mesh import check_mesh
 from vit_attn.spec.model import AttentionSpec, ModelSpec
 from vit_attn.spec.run import RunSpec, TrainSpec
 from vit_attn.spec.setting import build
@@ -122,15 +123,17 @@ def _complete_attention(attention: AttentionSpec) -> AttentionSpec:
 
 def _checked(spec: RunSpec) -> RunSpec:
     mesh = spec.mesh
-    if 0 in (mesh.data, mesh.seq) or mesh.data == mesh.seq == -1:
-        raise UserError(
-            f"config.mesh.data={mesh.data}, config.mesh.seq={mesh.seq}: each must be at least 1, and one of them may be -1 "
-            "(the devices that are left)"
-        )
+    check_mesh(mesh, spec.rules)
     if mesh.seq != 1 and spec.model.attention.dropout:
         raise UserError(
             f"config.mesh.seq={mesh.seq} knows no attention dropout: set config.model.attention.dropout="
             f"{spec.model.attention.dropout} to 0, or config.mesh.seq to 1"
+        )
+    batch, parts = spec.train.batch_images, spec.train.accumulate
+    if batch % parts:
+        raise UserError(
+            f"config.train.accumulate={parts} does not divide config.train.batch_images={batch}; numbers that do: "
+            f"{', '.join(str(n) for n in range(1, min(batch, 64) + 1) if batch % n == 0)}"
         )
     _check_eval(spec)
     check_evals(spec)

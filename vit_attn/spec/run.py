@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.data import DataSpec
 from vit_attn.spec.evals import EvalSpec, EvaluatorSpec, evaluator_spec
+from vit_attn.spec.mesh import MESH, RULES, MeshSpec, RulesSpec
 from vit_attn.spec.model import MODEL, ModelSpec
 from vit_attn.spec.setting import setting
 
@@ -22,6 +23,7 @@ class TrainSpec:
     loss: str = setting("softmax_xent", choices=("softmax_xent", "sigmoid_xent"))
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # mass that is spread over all classes
     batch_images: int = setting(1024, at_least=1)
+    accumulate: int = setting(1, free=True, at_least=1)  # equal parts of a batch, one after the other, for one update
     steps: int = setting(0, at_least=0)  # 0: epochs * epoch_images / batch_images, rounded, or 10,000
     epochs: float | None = setting(None, above=0)
     epoch_images: int | None = setting(None, at_least=1)  # in the training split; needed with epochs
@@ -50,14 +52,6 @@ class LoopSpec:
 
 
 @dataclass(frozen=True)
-class MeshSpec:
-    """How many devices share the batch, and how many the tokens of an image. One of them may be -1: what is left."""
-
-    data: int = setting(-1, free=True, at_least=-1)  # images
-    seq: int = setting(1, free=True, at_least=-1)  # tokens; see model.attention.seq_layout
-
-
-@dataclass(frozen=True)
 class RunSpec:
     """One run, whole."""
 
@@ -68,7 +62,8 @@ class RunSpec:
     eval: EvalSpec = EvalSpec()
     evals: dict[str, EvaluatorSpec] = dataclasses.field(default_factory=dict, hash=False, metadata={"kind": evaluator_spec})
     loop: LoopSpec = LoopSpec()
-    mesh: MeshSpec = MeshSpec()
+    mesh: MeshSpec = MESH
+    rules: RulesSpec = RULES
 
 
 class Knobs(NamedTuple):

@@ -82,6 +82,7 @@ def _names(cls: Any) -> list[str]:
 def _typed(where: str, hint: Any, value: Any) -> Any:
     """`value` as the type that the annotation asks for; int becomes float, and a list a tuple."""
     if typing.get_origin(hint) is tuple:
+        value = [value] if isinstance(value, str) else value
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}={value!r} is of type {type(value).__name__}, but a list is needed")
         return tuple(_typed(f"{where}[{i}]", typing.get_args(hint)[0], item) for i, item in enumerate(value))
@@ -99,8 +100,9 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
 def _checked(where: str, value: Any, bounds: Mapping[str, Any]) -> Any:
     if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
         raise UserError(f"{where}={value} is not a finite number (in float32)")
-    if bounds.get("choices") and value is not None and value not in bounds["choices"]:
-        raise unknown(f"{where}: the value", str(value), bounds["choices"])
+    for one in value if isinstance(value, tuple) else (value,):
+        if bounds.get("choices") and one is not None and one not in bounds["choices"]:
+            raise unknown(f"{where}: the value", str(one), bounds["choices"])
     rules = (
         ("at_least", ">=", lambda bound: value >= bound),
         ("at_most", "<=", lambda bound: value <= bound),

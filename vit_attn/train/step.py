@@ -16,6 +16,7 @@ from vit_attn.ops.augment.pixels import normalize
 from vit_attn.ops.augment.randaugment import randaugment
 from vit_attn.ops.augment.window import random_crop, random_flip
 from vit_attn.parallel.mesh import batch_split
+from vit_attn.parallel.rules import place
 from vit_attn.spec.run import Knobs, RunSpec
 from vit_attn.train.losses import LOSSES, multi_hot
 from vit_attn.train.optimizer import adam, schedule, updates
@@ -28,6 +29,14 @@ class Examples(NamedTuple):
     images: Float[Array, "B Y X 3"]
     labels: Int[Array, "B K"]
     share: Float[Array, ""]
+
+
+class Part(NamedTuple):
+    """Some images of a batch, and what the loss compares with."""
+
+    images: Float[Array, "b Y X 3"]
+    labels: Int[Array, "b K"]
+    targets: Float[Array, "b C"]
 
 
 def prepare(spec: RunSpec, batch: dict[str, Array], step: Int[Array, ""]) -> Examples:
@@ -66,16 +75,7 @@ def targets_of(spec: RunSpec, examples: Examples) -> Float[Array, "B C"]:
 
 def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[State, dict[str, Array]]:
     """One optimizer update of one member, and its metrics (scalars; `diverged_at` as in State)."""
-    targets = targets_of(spec, examples)
-    dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(knobs.seed), crc32(b"dropout")), state.step)
-
-    def objective(params: Any) -> tuple[Float[Array, ""], Float[Array, "B C"]]:
-        logits, _ = ViT(spec.model).apply(
-            {"params": params}, examples.images, knobs.attention, train=True, rngs={"dropout": dropout_key}
-        )
-        return LOSSES[spec.train.loss](logits, targets).mean(), logits
-
-    (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, accuracy), grads = gradients(spec, state, knobs, examples)
     direction, moments = adam(spec.train).update(grads, state.moments)
     change = updates(spec.train, knobs, state.step, direction, state.params)
     params = optax.apply_updates(state.params, change)
@@ -84,7 +84,7 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
     diverged_at = jnp.where(bad_now, step, state.diverged_at)
     metrics = {
         "train/loss": loss,
-        "train/accuracy": jnp.mean((jnp.argmax(logits, axis=-1)[:, None] == examples.labels).any(axis=-1), dtype=jnp.float32),
+        "train/accuracy": accuracy,
         "train/learning_rate": knobs.peak_lr * schedule(spec.train, state.step),
         "train/l2_grads": l2_grads,
         "train/l2_updates": optax.tree.norm(change),
@@ -92,3 +92,37 @@ def update(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tup
         "diverged_at": diverged_at,
     }
     return State(params, moments, step, diverged_at), metrics
+
+
+Measured = tuple[Float[Array, ""], Float[Array, ""]]  # loss, accuracy
+
+
+def gradients(spec: RunSpec, state: State, knobs: Knobs, examples: Examples) -> tuple[Measured, Any]:
+    """((loss, accuracy), gradients of the loss), means over the batch: of all at once, or of equal parts in turn.
+
+    Each part has rows from everywhere in the batch, so that every device has its share of every part.
+    """
+    targets, count = targets_of(spec, examples), spec.train.accumulate
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(knobs.seed), crc32(b"dropout")), state.step)
+
+    def objective(params: Any, part: Part, key: Array) -> tuple[Float[Array, ""], Measured]:
+        logits, _ = ViT(spec.model).apply({"params": params}, part.images, knobs.attention, train=True, rngs={"dropout": key})
+        hit = (jnp.argmax(logits, axis=-1)[:, None] == part.labels).any(axis=-1)
+        loss = LOSSES[spec.train.loss](logits, part.targets).mean()
+        return loss, (loss, hit.mean(dtype=jnp.float32))
+
+    of_part = jax.grad(objective, has_aux=True)
+    whole = Part(examples.images, examples.labels, targets)
+    if count == 1:
+        grads, measured = of_part(state.params, whole, key)
+        return measured, grads
+
+    def add(sums: Any, part_and_index: tuple[Part, Array]) -> tuple[Any, None]:
+        part, index = part_and_index
+        part = Part(*(place(x, "batch", *(None,) * (x.ndim - 1)) for x in part))
+        return jax.tree.map(jnp.add, sums, of_part(state.params, part, jax.random.fold_in(key, index))), None
+
+    parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), whole)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state.params, (jnp.float32(0), jnp.float32(0))))
+    (grads, measured), _ = jax.lax.scan(add, nothing, (parts, jnp.arange(count)))
+    return jax.tree.map(lambda x: x / count, (measured, grads))
