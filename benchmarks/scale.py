@@ -1,6 +1,6 @@
 """Scale on paper: the training step compiled for slices of 4 to 256 TPU v5e without a TPU; nothing timed.
 
-    python -m benchmarks.scale [--shapes S/16:128,B/16:64] [--chips 4,16,64,256] [--layouts data,fsdp] [--h relu]
+    python -m benchmarks.scale [--shapes S/16:128,B/16:64] [--chips 4,16,64,256] [--layouts data,fsdp] [--scan]
 
 Needs libtpu: `make tpu-compiler`. A shape is a variant and the images of one chip, the same on every slice. data: every chip
 has all parameters. fsdp: groups of 4 chips share them; the images are split over all chips all the same. impl=pallas, bfloat16
@@ -20,54 +20,53 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from benchmarks.tpu import steps
 from benchmarks.tpu.chip import V5E
 from benchmarks.tpu.collectives import Collective
 from benchmarks.tpu.compiler import NoCompiler, Program, compiled, devices, library
 from benchmarks.tpu.rows import Rows
-from vit_attn.parallel.mesh import batched, make_mesh, replicated
+from vit_attn.parallel.mesh import make_mesh, replicated
+from vit_attn.parallel.rules import ambient, batched
 from vit_attn.spec.errors import UserError
-from vit_attn.spec.run import MeshSpec
+from vit_attn.spec.mesh import MeshSpec
+from vit_attn.train.placement import placed
 
 TOPOLOGIES = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
-LAYOUTS = {"data": {"data": -1}, "fsdp": {"data": -1, "fsdp": 4}}
+LAYOUTS: dict[str, dict[str, int]] = {"data": {"data": -1}, "fsdp": {"data": -1, "fsdp": 4}}
 SHORT = {"all-reduce": "AR", "all-gather": "AG", "reduce-scatter": "RS", "all-to-all": "A2A", "collective-permute": "CP"}
 COLUMNS = {"": 12, "ms": 8, "growth": 7, "Mcycles": 8, "collectives": 26, "MB sent": 8, "ms links": 8, "GB": 6}
 
 
-def program_of(variant: str, images: int, chips: int, layout: str, h: str) -> Program:
-    """One chip's program of a slice."""
-    chip = replace(V5E, topology=TOPOLOGIES[chips])
+def program_of(step: steps.Step, chips: int, layout: str) -> Program:
+    """One chip's program of a slice, with arrays where the trainer has them."""
+    chip, rules = replace(V5E, topology=TOPOLOGIES[chips]), step.spec.rules
     mesh = make_mesh(MeshSpec(**LAYOUTS[layout]), devices(chip.topology))
-    step = steps.ours(variant, images * chips, h=h, impl="pallas")
+    whole, split = replicated(mesh), batched(mesh, rules)
     state, knobs, examples = step.arguments
-    state, knobs = placed(state, replicated(mesh)), placed(knobs, replicated(mesh))
-    examples = type(examples)(*(placed(x, batched(mesh) if x.ndim else replicated(mesh)) for x in examples))
-    with jax.set_mesh(mesh):
-        return compiled(step.function, state, knobs, examples, results=(state, rest_of(mesh)), donate=(0,), chip=chip)
+    state, knobs = placed(step.spec, state, mesh), jax.tree.map(lambda x: at(whole, x), knobs)
+    examples = jax.tree.map(lambda x: at(split if x.ndim else whole, x), examples)
+    metrics = at(whole, jax.ShapeDtypeStruct((), "float32"))  # all of them
+    with ambient(mesh, rules):
+        return compiled(step.function, state, knobs, examples, results=(state, metrics), donate=(0,), chip=chip)
 
 
-def placed(tree: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def rest_of(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """Where the metrics lie."""
-    return jax.ShapeDtypeStruct((), "float32", sharding=replicated(mesh))
+def at(sharding: Any, x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def in_words(found: dict[str, Collective]) -> str:
     return " + ".join(f"{one.count} {SHORT[kind]}" for kind, one in sorted(found.items())) or "none"
 
 
-def table(variant: str, images: int, chips: list[int], layout: str, h: str) -> None:
+def table(variant: str, images: int, chips: list[int], layout: str, h: str, scan: bool) -> None:
     """Compiles and prints."""
-    rows, first = Rows(f"ViT-{variant}, {h}, {images} images a chip, {layout}", COLUMNS), 0.0
+    title = f"ViT-{variant}, {h}, {images} images a chip, {layout}, layers {'scanned' if scan else 'unrolled'}"
+    rows, first = Rows(title, COLUMNS), 0.0
     for count in chips:
         try:
-            program = program_of(variant, images, count, layout, h)
+            step = steps.ours(variant, images * count, {"scan_layers": scan}, h=h, impl="pallas")
+            program = program_of(step, count, layout)
         except UserError:
             raise
         except Exception as error:
@@ -94,6 +93,7 @@ def main() -> None:
     parser.add_argument("--chips", default="4,16,64,256", help=f"of {', '.join(map(str, TOPOLOGIES))}")
     parser.add_argument("--layouts", default="data,fsdp", help="which")
     parser.add_argument("--h", default="relu")
+    parser.add_argument("--scan", action="store_true", help="model.scan_layers: minutes less to compile")
     flags = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache has no schedules
@@ -105,7 +105,7 @@ def main() -> None:
         for shape in flags.shapes.split(","):
             variant, _, images = shape.partition(":")
             for layout in flags.layouts.split(","):
-                table(variant, int(images), chips, layout, flags.h)
+                table(variant, int(images), chips, layout, flags.h, flags.scan)
     except (NoCompiler, UserError) as error:
         parser.exit(2, f"error: {error}\n")
 
