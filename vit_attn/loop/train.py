@@ -35,7 +35,8 @@ class Pack:
     def train(self, batches: Batches, stop: Stop) -> str:
         """Steps the members in turn, to the end: returns "" then, else why it stopped. What it returns at is saved."""
         late: tuple[list[Member], list[Metrics]] | None = None
-        with closing(Feed(batches, self._program, self._spec, self.step, self._bad_before)) as self._feed:
+        feed = Feed(batches, self._program, self._spec, self.step, self._bad_before)
+        with closing(feed) as self._feed, jax.transfer_guard("disallow"):  # what goes to the devices goes there on purpose
             while self.step < self._spec.train.steps and self.members:
                 examples = self._program.prepare(self._feed.take(), self.step)
                 due = [member for member in self.members if member.start <= self.step]

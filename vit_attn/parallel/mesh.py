@@ -42,7 +42,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def check_batches(spec: RunSpec, mesh: Mesh) -> None:
     """Raises UserError for a batch, or a part of one, that the devices cannot share evenly."""
-    axes = mesh_axes("batch", mesh.shape, spec.rules)
+    axes = [axis for axis in mesh_axes("batch", mesh.shape, spec.rules) if mesh.shape[axis] > 1]
     n, parts = math.prod(mesh.shape[axis] for axis in axes), spec.train.accumulate
     for key, b, part in (("train", spec.train.batch_images, parts), ("eval", spec.eval.batch_images, 1)):
         unit = n * part

@@ -33,8 +33,9 @@ def partition(logical: Logical, shape: Sequence[int], sizes: Mapping[str, int], 
 
 
 def mesh_axes(name: str, sizes: Mapping[str, int], rules: RulesSpec) -> tuple[str, ...]:
-    """The axes of this mesh that a logical axis is to be split over; those of size 1 are left out."""
-    return tuple(axis for axis in getattr(rules, name) if sizes.get(axis, 1) > 1)
+    """The axes of this mesh that a logical axis is to be split over. One of size 1 is named too: it tells a backward that
+    nothing has to be summed over it."""
+    return tuple(axis for axis in getattr(rules, name) if axis in sizes)
 
 
 def parts(name: str) -> int:
