@@ -34,7 +34,7 @@ POLICIES = ("none", "nothing_saveable", "dots_saveable", "dots_with_no_batch_dim
 COLUMNS = {"": 40, "ms": 8, "/ flax": 6, "Mcycles": 8, "mxu ms": 7, "HBM GB": 7, "peak GB": 7}
 DOUBTFUL = 0.1  # share of a time in operations that the model knows badly, from which on it is marked
 PARTS = {  # of the step, by what jax calls an operation; the first that is found. Fusions go by what they are named after
-    "copies": r"^[a-z-]+$",  # that the compiler made up: no name but the opcode
+    "unnamed": r"^[a-z-]+$",  # that the compiler made up: no name but the opcode
     "attention": r"MultiHeadDotProductAttention_0/(?!(?:query|key|value|out)/)",
     "projections": r"MultiHeadDotProductAttention_0/",
     "MLP": r"MlpBlock_0",
