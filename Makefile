@@ -40,7 +40,7 @@ lock: $(READY)
 	@$(UV) --extra dev --extra tpu -c requirements.txt -o requirements-tpu.txt
 	@$(UV) --extra dev --extra gpu -c requirements.txt -o requirements-gpu.txt
 
-# The TPU compiler, which needs no TPU: for benchmarks/tpu_attention.py, benchmarks/seq_parallel.py and tests/ops/test_pallas_tpu.py.
+# The TPU compiler, which needs no TPU: for benchmarks/{tpu_attention,tpu_step,scale,seq_parallel,augment}.py and some tests.
 # In a folder of its own, for jax would look for a TPU if it were installed. The version that RESULTS.md was made with.
 LIBTPU := libtpu==0.0.52
 tpu-compiler: .tpu/$(LIBTPU)

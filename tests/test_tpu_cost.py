@@ -210,9 +210,22 @@ def test_a_loop_of_unknown_length_makes_the_whole_doubtful() -> None:
 def test_an_asynchronous_collective_counts_once_and_others_each_time() -> None:
     module = hlo.parse(EXCHANGE)
     found = collectives.collectives(module, [("main", 2)])
-    assert found["all-reduce"] == collectives.Collective(count=4, bytes=4 * 64 * 128 * 2)
-    assert found["all-gather"] == collectives.Collective(count=2, bytes=2 * 256 * 128 * 2)
-    assert found["collective-permute"] == collectives.Collective(count=2, bytes=2 * 64 * 128 * 2)
+    counted = {kind: (one.count, one.bytes) for kind, one in found.items()}
+    part = 64 * 128 * 2  # bytes
+    assert counted == {"all-reduce": (4, 4 * part), "all-gather": (2, 2 * 4 * part), "collective-permute": (2, 2 * part)}
+
+
+def test_what_a_device_sends_depends_on_how_many_exchange() -> None:
+    text = EXCHANGE.replace("HloModule jit_g", "HloModule jit_g, num_partitions=12")
+    text = text.replace("channel_id=1,", "channel_id=1, replica_groups={{0,1,2},{3,4,5},{6,7,8},{9,10,11}},")
+    text = text.replace("channel_id=3,", "channel_id=3, replica_groups=[3,4]<=[4,3]T(1,0),")
+    module = hlo.parse(text)
+    found = collectives.collectives(module, [("main", 5)])
+    part = 64 * 128 * 2  # bytes
+    assert found["all-reduce"].sent == pytest.approx(5 * part * (2 * 2 / 3 + 2 * 11 / 12))  # of 3 devices, and of all 12
+    assert found["all-gather"].sent == pytest.approx(5 * 3 * part)  # the own part goes to 3 others
+    assert found["collective-permute"].sent == 5 * part
+    assert collectives.share("reduce-scatter", 4) * part == 3 * part
 
 
 def test_bundles_count_as_often_as_their_loops_run() -> None:
@@ -271,28 +284,53 @@ def test_a_missing_compiler_is_one_line(monkeypatch) -> None:
         compiler.library()
 
 
-# In a process of its own: libtpu reads its settings once.
+# In a process of its own: libtpu reads its settings once. Each line: time / bound, matrix units' time / bound, doubtful share.
 PROGRAM = """
 import jax, jax.numpy as jnp
 from benchmarks.tpu import compiler
 jax.config.update("jax_enable_compilation_cache", False)
-n, bandwidth = 4096, compiler.V5E.bandwidth
-x = compiler.replicated(jax.ShapeDtypeStruct((n, n), jnp.bfloat16))
-for function, bound in ((lambda a: a @ a, 2 * n**3 / compiler.V5E.flops), (lambda a: a + 1, 4 * n * n / bandwidth)):
-    cost = compiler.compiled(function, x).cost()
-    print(cost.seconds / bound, cost.doubtful_share())
+n, m, bandwidth = 4096, 2048, compiler.V5E.bandwidth
+product = 2 * m**3 / compiler.V5E.flops
+
+def layers(w, x):
+    return jax.lax.scan(lambda x, one: (jnp.tanh(x @ one), None), x, w)[0]
+
+def gradients(w, x):
+    return jax.grad(lambda w, x: layers(w, x).astype(jnp.float32).sum(), argnums=(0, 1))(w, x)
+
+def matrices(*shape):
+    return compiler.replicated(jax.ShapeDtypeStruct(shape, jnp.bfloat16))
+
+x = matrices(m, m)
+cases = (
+    (lambda a: a @ a, (matrices(n, n),), 2 * n**3 / compiler.V5E.flops),
+    (lambda a: a + 1, (matrices(n, n),), 4 * n * n / bandwidth),
+    (layers, (matrices(11, m, m), x), 11 * product),
+    (layers, (matrices(23, m, m), x), 23 * product),
+    (gradients, (matrices(11, m, m), x), 3 * 11 * product),
+)
+for function, arguments, bound in cases:
+    program = compiler.compiled(function, *arguments)
+    cost = program.cost()
+    print(cost.seconds / bound, cost.matrix_seconds / bound, cost.doubtful_share())
+    assert (" while(" in program.text) == (function in (layers, gradients))
+kept = [compiler.compiled(lambda a, b: a + b, x, x, donate=one).kept_bytes for one in ((), (0,))]
+assert kept == [3 * 2 * m * m, 2 * 2 * m * m], kept
 """
 
 
-def test_the_model_of_a_matrix_product_and_of_a_copy_are_at_the_chip_s_bounds() -> None:
+def test_the_model_of_products_copies_and_loops_over_layers_is_at_the_chip_s_bounds() -> None:
     try:
         compiler.library()
     except compiler.NoCompiler as error:
         pytest.skip(str(error))
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
-    for line in run.stdout.splitlines():
-        ratio, doubtful = (float(number) for number in line.split())
-        assert ratio == pytest.approx(1.0, rel=0.03)
-        assert doubtful == 0.0
-    assert len(run.stdout.splitlines()) == 2
+    lines = [[float(number) for number in line.split()] for line in run.stdout.splitlines()]
+    assert [doubtful for *_, doubtful in lines] == [0.0] * 5
+    once, copied, eleven, twice, gradients = lines
+    assert (once[0], copied[0]) == (pytest.approx(1.0, rel=0.03), pytest.approx(1.0, rel=0.03))
+    for _, matrix_units, _ in (eleven, twice, gradients):  # one product a layer, and three with gradients
+        assert matrix_units == pytest.approx(1.0, rel=0.05)
+    assert twice[0] == pytest.approx(eleven[0], rel=0.02)
+    assert 1.0 <= eleven[0] < gradients[0] < 1.3

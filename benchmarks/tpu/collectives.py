@@ -12,10 +12,31 @@ WITH_OPERANDS = ("all-gather-start", "collective-permute-start")  # their type n
 
 @dataclass(frozen=True)
 class Collective:
-    """All of one kind in one run of the program. `bytes`: of their results, on one device, without padding."""
+    """All of one kind in one run of the program. `bytes`: of their results, on one device, without padding.
+
+    sent: bytes out of one device at least: what `share` says of them.
+    """
 
     count: int = 0
     bytes: int = 0
+    sent: float = 0.0
+
+
+def share(kind: str, devices: int) -> float:
+    """What a device of a group sends, in bytes of the result that it holds afterwards, in the algorithms that send least."""
+    return {
+        "reduce-scatter": devices - 1.0,
+        "all-reduce": 2 * (devices - 1) / devices,
+        "collective-permute": 1.0,
+    }.get(kind, (devices - 1) / devices)
+
+
+def group_size(module: Module, one: Instruction) -> int:
+    """How many devices exchange with each other: the second axis of [groups,devices]<=..., or the length of {{0,1,...},...}."""
+    found = re.search(r"replica_groups=(?:\[\d+,(\d+)\]<=|\{\{([\d,]+)\})", one.attributes)
+    if not found:
+        return module.devices
+    return int(found[1]) if found[1] else len(found[2].split(","))
 
 
 def kind_of(one: Instruction) -> str | None:
@@ -47,5 +68,6 @@ def collectives(module: Module, run: Iterable[tuple[str, int]]) -> dict[str, Col
             if one.opcode in WITH_OPERANDS:
                 size -= sum(array.bytes for name in one.operands for array in types.get(name, ()))
             old = total.get(kind, Collective())
-            total[kind] = Collective(old.count + times, old.bytes + times * size)
+            sent = share(kind, group_size(module, one)) * size
+            total[kind] = Collective(old.count + times, old.bytes + times * size, old.sent + times * sent)
     return total

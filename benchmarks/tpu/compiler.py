@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,13 @@ class Program:
     text: str  # HLO
     schedules: dict[str, Schedule]
     temp_bytes: int
+    kept_bytes: int  # of arguments and results; a result that takes an argument's memory counts once
     chip: Chip
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of HBM on one device, the program itself left out."""
+        return self.kept_bytes + self.temp_bytes
 
     @property
     def module(self) -> Module:
@@ -90,7 +96,7 @@ def _dumps() -> Path:
 
 
 @cache
-def _devices(topology: str) -> list[Any]:
+def devices(topology: str) -> list[Any]:
     """The devices of a slice; once a process, since those of another call are others."""
     _dumps()
     try:
@@ -101,7 +107,7 @@ def _devices(topology: str) -> list[Any]:
 
 def mesh(chip: Chip = V5E, shape: tuple[int, ...] = (1,), axes: tuple[str, ...] = ("data",)) -> Mesh:
     """A mesh of `shape` over devices of chip.topology; NoCompiler if they cannot be made."""
-    return Mesh(np.array(_devices(chip.topology)[: math.prod(shape)]).reshape(shape), axes)
+    return Mesh(np.array(devices(chip.topology)[: math.prod(shape)]).reshape(shape), axes)
 
 
 def replicated(tree: Any, chip: Chip = V5E, rows: bool = False) -> Any:
@@ -119,15 +125,22 @@ def replicated(tree: Any, chip: Chip = V5E, rows: bool = False) -> Any:
     return jax.tree.map(struct, tree)
 
 
-def compiled(function: Callable[..., Any], *arguments: Any, results: Any = None, chip: Chip = V5E) -> Program:
-    """`function` for arguments as made by `replicated`; its results lie in memory as those of the tree `results`, if given."""
+def compiled(
+    function: Callable[..., Any], *arguments: Any, results: Any = None, donate: Sequence[int] = (), chip: Chip = V5E
+) -> Program:
+    """`function` for arguments as made by `replicated`; its results lie in memory as those of the tree `results`, if given.
+
+    donate: the numbers of the arguments whose memory results may take.
+    """
     directory = _dumps()
     for path in directory.iterdir():
         path.unlink()
     out = None if results is None else jax.tree.map(lambda leaf: leaf.format if leaf.format.layout else leaf.sharding, results)
-    program = jax.jit(function, out_shardings=out).lower(*arguments).compile()
+    program = jax.jit(function, out_shardings=out, donate_argnums=donate).lower(*arguments).compile()
     schedules = read(directory)
     if not any(directory.iterdir()):
         raise NoCompiler("the compiler wrote no schedules: libtpu was loaded before, or jax took the program from its cache")
     memory = program.memory_analysis()
-    return Program(program.as_text() or "", schedules, memory.temp_size_in_bytes if memory else 0, chip)
+    assert memory is not None
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(program.as_text() or "", schedules, memory.temp_size_in_bytes, kept, chip)

@@ -56,6 +56,11 @@ class Cost:
         return self.seconds * 1e3
 
     @property
+    def cycles(self) -> float:
+        """That are scheduled, of all operations."""
+        return sum(op.cycles for op in self.ops)
+
+    @property
     def hbm_bytes(self) -> int:
         return sum(op.hbm_bytes for op in self.ops)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128, "token": 0, "opaque": 0}  # the others carry their width in their name
 
 ARRAY = re.compile(r"\b(pred|token|bf16|[suf]\d+\w*|c\d+)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+DEVICES = re.compile(r"^HloModule .*\bnum_partitions=(\d+)")
 HEADER = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
 TILE = re.compile(r"T\(([\d,]+)\)")
@@ -115,6 +116,7 @@ class Module:
     """A program's computations by name, each a list of instructions in the order in which they run."""
 
     entry: str = ""
+    devices: int = 1  # that run it together
     computations: dict[str, list[Instruction]] = field(default_factory=dict)
 
     def trips(self, loop: Instruction) -> int | None:
@@ -143,6 +145,8 @@ def parse(text: str) -> Module:
         if header := HEADER.match(line):
             lines = module.computations.setdefault(header[2], [])
             module.entry = header[2] if header[1] else module.entry
+        elif named := DEVICES.match(line):
+            module.devices = int(named[1])
         elif lines is not None and (found := INSTRUCTION.match(line)):
             operands = re.split(r"\)(?:, |$)", found[5], maxsplit=1)[0]
             names = tuple(re.findall(r"%([\w.\-]+)", operands))

@@ -65,7 +65,7 @@ def flat(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("remat", ["none", "nothing_saveable"])
+@pytest.mark.parametrize("remat", ["auto", "nothing_saveable"])
 def test_scanned_layers_are_the_same_network(remat):
     model = {"drop_path": 0.4, "layer_scale": 0.1}
     plain, scanned = spec_of(model), spec_of({**model, "scan_layers": True, "remat": remat})
@@ -107,7 +107,7 @@ def is_program(value):
 @pytest.mark.parametrize("remat", REMAT)
 def test_rematerialised_layers(remat, scan):
     """First that there is any: a program that recomputes has more matrix products; then that nothing else changes."""
-    plain = spec_of({"scan_layers": scan}, {"h": "softmax", "impl": "dense"})
+    plain = spec_of({"scan_layers": scan, "remat": "none"}, {"h": "softmax", "impl": "dense"})
     again = dataclasses.replace(plain, model=dataclasses.replace(plain.model, remat=remat))
     if remat == "dots_saveable":
         assert products(again) == products(plain)  # keeps them: recomputes all else
@@ -115,6 +115,26 @@ def test_rematerialised_layers(remat, scan):
     else:
         assert products(again) > products(plain)
     close(found(again, start=plain), found(plain))
+
+
+def test_scanned_layers_compute_again_what_is_cheap():
+    """By themselves: all but matrix products and the attention, of which the kernel's backward is one product in each block."""
+    scanned, kept, unrolled = (
+        spec_of(model, {"h": "softmax", "impl": "blockwise"})
+        for model in ({"scan_layers": True}, {"scan_layers": True, "remat": "none"}, {})
+    )
+    texts = [
+        str(jax.make_jaxpr(partial(gradients, one))(state_of(kept), knobs_of(kept), examples_of())) for one in (scanned, kept)
+    ]
+    assert ["remat" in text for text in texts] == [True, False]
+    assert products(unrolled) == products(
+        dataclasses.replace(unrolled, model=dataclasses.replace(unrolled.model, remat="none"))
+    )
+    both = (
+        spec_of({"scan_layers": True}, {"h": "relu", "impl": "blockwise"}),
+        spec_of({"scan_layers": True, "remat": REMAT[1]}, {"h": "relu", "impl": "blockwise"}),
+    )
+    assert products(both[0]) < products(both[1])  # the forward of blockwise attention, which is no plain product
 
 
 def test_remat_policies_differ():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vit_attn.models.gate import Gate
@@ -20,6 +21,7 @@ from vit_attn.parallel.rules import parts
 from vit_attn.parallel.sequence.attention import choose_layout, sharded_attend
 from vit_attn.spec.model import AttentionSpec
 
+ATTENTION_OUTPUT = "attention_output"  # by which rematerialisation knows it
 STATISTICS_LOGITS = 2**25  # at a time, on a device
 
 
@@ -75,7 +77,7 @@ class Attention(nn.Module):
             key = self.make_rng("dropout") if form.dropout else None
             out = attend(q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key)
         self._record(q, k, form, numbers, norm)
-        flat = out.reshape(*queries.shape)
+        flat = checkpoint_name(out.reshape(*queries.shape), ATTENTION_OUTPUT)
         if self.spec.gate != "none":
             flat = Gate(self.spec, self.heads, self.dtype, name="gate")(flat, queries, numbers.pi_init)
         return Projection(heads, (width,), self.dtype, name="out")(flat)

@@ -33,7 +33,7 @@ class AttentionSpec:
     seq_layout: str = setting("auto", free=True, choices=("auto", "gather", "queries", "ring"))  # see parallel.sequence
 
 
-# jax.checkpoint_policies by name: nothing but their input; matrix products; those of weights, not of attention
+# jax.checkpoint_policies by name: keep nothing but a block's input; matrix products; those of weights, not of attention
 REMAT = ("nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable")
 
 
@@ -60,7 +60,8 @@ class ModelSpec:
     # in training; it grows linearly from 0 in the first block (arXiv:1603.09382, as timm)
     dtype: str = setting("float32", choices=("float32", "bfloat16"))  # of the computation; parameters are float32
     scan_layers: bool = setting(False, free=True)  # blocks as a loop: compiles in the time of one, and runs somewhat slower
-    remat: str = setting("none", free=True, choices=("none", *REMAT))  # what blocks keep for the backward; none: everything
+    remat: str = setting("auto", free=True, choices=("auto", "none", *REMAT))  # what blocks keep for the backward and do not
+    # compute again; none: everything; auto: that too, but of scanned layers matrix products and the attention's output
     attention: AttentionSpec = AttentionSpec()
 
     @property
