@@ -5,7 +5,6 @@ from functools import cache, partial
 from itertools import pairwise
 
 import attention_oracle as oracle
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,6 @@ import scipy.stats
 
 from vit_attn.evals.attention_stats import metrics, outliers_of, outputs, top_share
 from vit_attn.models import attention as attention_module
-from vit_attn.models.transformer import Block
 from vit_attn.models.vit import ViT
 from vit_attn.parallel.mesh import make_mesh
 from vit_attn.parallel.rules import batched
@@ -240,33 +238,6 @@ def test_images_go_in_turns_that_fit(monkeypatch):
     turns = attention_module._turns
     assert [turns(12, logits) for logits in (1, 83, 84, 250, 400, 999, 10**6)] == [1, 1, 2, 3, 6, 12, 12]
     assert turns(13, 100) == 13
-
-
-def test_blocks_under_scan_and_remat_record_the_same():
-    model, numbers = spec_of("relu2").model, knobs_of(spec_of("relu2")).attention
-    blocks = [jax.tree.map(jnp.asarray, params_of("relu2"))["Transformer"][f"encoderblock_{layer}"] for layer in range(DEPTH)]
-    start = jnp.asarray(np.random.default_rng(0).normal(size=(4, 53, WIDTH)), jnp.float32)
-    one = jax.jit(lambda block, x: Block(model).apply({"params": block}, x, numbers, 49, mutable=["stats"]))
-    x, want = start, []
-    for block in blocks:
-        x, state = one(block, x)
-        want.append(state["stats"])
-
-    class Scanned(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            body = nn.remat(lambda block, x, _: (block(x, numbers, 49), None))
-            scan = nn.scan(body, variable_axes={"params": 0, "stats": 0}, split_rngs={"params": True}, length=DEPTH)
-            return scan(Block(model, name="block"), x, None)[0]
-
-    stacked = {"params": {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}}
-    y, state = jax.jit(lambda x: Scanned().apply(stacked, x, mutable=["stats"]))(start)
-    np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-4)
-    assert state["stats"]["block"]["block_kurtosis"].shape == (DEPTH, 4)  # an array, no tuple that grows
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *want)
-    assert jax.tree.structure(expected) == jax.tree.structure(state["stats"]["block"])
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), state["stats"]["block"], expected)
-    assert jax.eval_shape(Scanned().apply, stacked, start).shape == start.shape  # and without them
 
 
 def test_nothing_is_computed_unless_asked():

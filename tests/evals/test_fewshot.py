@@ -21,7 +21,7 @@ from vit_attn.models.vit import ViT
 from vit_attn.parallel.mesh import make_mesh, replicated
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.evals import FEWSHOT_SETS, FewshotSpec
-from vit_attn.spec.mesh import MeshSpec
+from vit_attn.spec.mesh import RULES, MeshSpec
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import knobs_of
 
@@ -198,7 +198,7 @@ class EvaluatesOnly(Program):
     """Compiles nothing of training, which takes most of the time."""
 
     def __init__(self, mesh, evaluator):
-        self.mesh = mesh
+        self.mesh, self._rules = mesh, RULES
         self._compiled = {evaluator.program: jax.jit(evaluator.compute, out_shardings=replicated(mesh))}
 
 

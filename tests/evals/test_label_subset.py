@@ -215,7 +215,7 @@ def data_dir(tmp_path_factory):
 def run(spec, devices):
     evaluator = EVALUATORS["label_subset"](spec, "sub", spec.evals["sub"])
     program = Program.__new__(Program)
-    program.mesh = make_mesh(MeshSpec(), jax.devices()[:devices])
+    program.mesh, program._rules = make_mesh(MeshSpec(), jax.devices()[:devices]), spec.rules
     program._compiled = {evaluator.program: jax.jit(evaluator.compute, out_shardings=replicated(program.mesh))}
     params = jax.device_put(params_of(), replicated(program.mesh))
     workers = Workers(0, 2)

@@ -118,7 +118,7 @@ def test_rematerialised_layers(remat, scan):
 
 
 def test_scanned_layers_compute_again_what_is_cheap():
-    """By themselves: all but matrix products and the attention, of which the kernel's backward is one product in each block."""
+    """By themselves: all but matrix products and the output of attention. Unrolled ones nothing."""
     scanned, kept, unrolled = (
         spec_of(model, {"h": "softmax", "impl": "blockwise"})
         for model in ({"scan_layers": True}, {"scan_layers": True, "remat": "none"}, {})
@@ -130,11 +130,7 @@ def test_scanned_layers_compute_again_what_is_cheap():
     assert products(unrolled) == products(
         dataclasses.replace(unrolled, model=dataclasses.replace(unrolled.model, remat="none"))
     )
-    both = (
-        spec_of({"scan_layers": True}, {"h": "relu", "impl": "blockwise"}),
-        spec_of({"scan_layers": True, "remat": REMAT[1]}, {"h": "relu", "impl": "blockwise"}),
-    )
-    assert products(both[0]) < products(both[1])  # the forward of blockwise attention, which is no plain product
+    assert "name=attention_output" in texts[0]
 
 
 def test_remat_policies_differ():
