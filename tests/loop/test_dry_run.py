@@ -48,7 +48,7 @@ def test_a_recipe_whose_data_are_not_here(tmp_path):
     for words in (
         f"{total:,} parameters in {len(shapes)} arrays",
         f"bytes per device: parameters {total * 4 / 2**20:,.1f} MiB, moments {total * 6 / 2**20:,.1f} MiB",  # bfloat16, float32
-        "mesh: data 64 x seq 1 = 64 device(s), which need not be here",
+        "mesh: data 64 x fsdp 1 x seq 1 x model 1 = 64 device(s), which need not be here",
         f"{flops_per_image(spec.model) / 1e9:.0f} GFLOPs per image",
         f"{spec.train.steps:,} steps of 4,096 images, {spec.train.steps * 4096:,} images in all: 300 epochs of ",
         "10,000 steps of warm-up from 0, then a cosine from 0.001 to 0",
@@ -65,7 +65,7 @@ def test_here(tmp_path, capsys):
     capsys.readouterr()
     assert run_here("--run", tmp_path / "run", tmp_path / "run", "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert "mesh: data 8 x seq 1 = 8 device(s) (cpu)" in printed
+    assert "mesh: data 8 x fsdp 1 x seq 1 x model 1 = 8 device(s) (cpu)" in printed
     assert "attention: relu, L 4, blockwise" in printed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 

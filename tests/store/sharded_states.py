@@ -63,7 +63,7 @@ def state_of(layout, values):
         return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
     state = tree_of(lambda name: put(values[name], sharding(name)))
-    return state._replace(**{name: put(np.int32(x), sharding(name)) for name, x in (("step", 11), ("diverged_at", -1))})
+    return state._replace(**{name: put(np.int32(x), sharding(name)) for name, x in (("step", 11), ("health", -1))})
 
 
 def like_of(layout):
@@ -71,4 +71,4 @@ def like_of(layout):
     sharding = sharding_of(layout)
     like = tree_of(lambda name: jax.ShapeDtypeStruct(*SHAPES[name], sharding=sharding(name)))
     scalar = jax.ShapeDtypeStruct((), np.int32, sharding=sharding(""))
-    return like._replace(step=scalar, diverged_at=scalar)
+    return like._replace(step=scalar, health=scalar)
