@@ -15,8 +15,8 @@ from trainer_runs import ROOT, command, run_here
 from vit_attn.loop.dry_run import layout_lines, parameter_table
 from vit_attn.loop.flops import flops_per_image
 from vit_attn.spec.load import load_run
+from vit_attn.store.paths import paths_of
 from vit_attn.train.health import healthy
-from vit_attn.train.named import named
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
 
@@ -40,7 +40,7 @@ def test_a_recipe_whose_data_are_not_here(tmp_path):
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
     spec = load_run(RECIPE, {})
-    shapes = named(abstract_state(spec).params)
+    shapes = paths_of(abstract_state(spec).params)
     table = {name: (str(x.shape), "float32", f"{4 * math.prod(x.shape):,}", "replicated") for name, x in shapes.items()}
     assert cells(done.stdout) == table
     total = sum(math.prod(x.shape) for x in shapes.values())

@@ -31,7 +31,7 @@ def test_axes_have_the_sizes_of_their_names(gate, pool):
     for tree in (state.params, state.moments):
         for path, x in jax.tree_util.tree_leaves_with_path(tree):
             names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-            axes = logical_axes(names, x.ndim, gate)
+            axes = logical_axes("/".join(names), x.ndim, gate)
             assert len(axes) == x.ndim
             assert all(name is None or SIZES[name] == size for name, size in zip(axes, x.shape, strict=True)), names
             if x.ndim > 1 and not any(part in WHOLE for part in names):

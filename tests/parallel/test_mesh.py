@@ -179,7 +179,7 @@ def test_other_rules():
         ({"mesh": {"fsdp": -1}}, "config.mesh.data=-1, config.mesh.fsdp=-1, .* one of them may be -1"),
         (
             {"train": {"batch_images": 16, "accumulate": 5}},
-            "accumulate=5 does not divide .*=24; numbers that do: 1, 2, 3, 4, 6",
+            "accumulate=5 does not divide .*=16; numbers that do: 1, 2, 4, 8, 16",
         ),
         ({"model": {"remat": "some"}}, "config.model.remat: the value 'some' .*nothing_saveable"),
     ],

@@ -9,8 +9,8 @@ import pytest
 
 from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import TrainSpec, knobs_of
+from vit_attn.store.paths import paths_of
 from vit_attn.train.health import SPIKE_STEPS, culprits, diagnosis, examine, healthy, judge
-from vit_attn.train.named import named
 from vit_attn.train.state import init_state
 from vit_attn.train.step import Examples, update
 
@@ -118,7 +118,7 @@ def params():
 
 def spoiled(params, values):
     """The tree with one number of each of these leaves replaced."""
-    paths = iter(named(params))
+    paths = iter(paths_of(params))
     place = lambda x: x.ravel().at[-1].set(values[path]).reshape(x.shape) if (path := next(paths)) in values else x
     return jax.tree.map(place, params)
 
@@ -149,7 +149,7 @@ def test_bad_parameters_are_named(params):
     health = judge(TrainSpec(), healthy(), jnp.int32(7), jnp.float32(1), jnp.int32(-1), spoiled(params, {"head/bias": np.nan}))
     assert int(health.diverged_at) == 7
     assert culprits(params)[int(health.culprit)] == "the parameter head/bias"
-    assert len(culprits(params)) == 1 + 2 * len(named(params))
+    assert len(culprits(params)) == 1 + 2 * len(paths_of(params))
 
 
 def spikes(losses, sigmas):

@@ -15,7 +15,7 @@ from vit_attn.parallel.mesh import axis_sizes, check_batches, make_mesh
 from vit_attn.report.table import wide_console
 from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.run import RunSpec
-from vit_attn.train.named import named
+from vit_attn.store.paths import paths_of
 from vit_attn.train.placement import left_whole, placed
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
@@ -59,7 +59,7 @@ def parameter_table(params: Any) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for head in ("parameter", "shape", "type", "bytes", "sharding"):
         table.add_column(head, justify="right" if head == "bytes" else "left", no_wrap=True)
-    for name, x in named(params).items():
+    for name, x in paths_of(params).items():
         axes = tuple(x.sharding.spec)
         laid = "replicated" if x.sharding.is_fully_replicated else f"({', '.join(str(axis or '-') for axis in axes)})"
         table.add_row(name, str(x.shape), x.dtype.name, f"{x.size * x.dtype.itemsize:,}", laid)

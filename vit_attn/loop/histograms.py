@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vit_attn.parallel.mesh import replicated
 from vit_attn.store.metrics import Histogram
-from vit_attn.train.named import named
+from vit_attn.store.paths import paths_of
 
 BUCKETS = 30  # as TensorBoard's own
 
@@ -19,7 +19,7 @@ BUCKETS = 30  # as TensorBoard's own
 def histograms(params: Any, mesh: Mesh) -> dict[str, Histogram]:
     """{"params/head/kernel": ...}: of each parameter. All processes have to ask."""
     count = _counter(mesh)
-    found = jax.device_get({f"params/{name}": count(x) for name, x in named(params).items()})
+    found = jax.device_get({f"params/{name}": count(x) for name, x in paths_of(params).items()})
     return {tag: Histogram(float(low), float(high), counts.tolist()) for tag, (low, high, counts) in found.items()}
 
 

@@ -1,7 +1,6 @@
 """The logical axes of every parameter of the network, by its path."""
 
 import re
-from collections.abc import Sequence
 
 from vit_attn.parallel.rules import Logical
 
@@ -28,9 +27,10 @@ _AXES: list[tuple[str, Logical]] = [
 ]
 
 
-def logical_axes(path: Sequence[str], ndim: int, gate: str) -> Logical:
-    """Of the parameter at this path, or of its moments. `gate`: its kind, which tells what its kernel is."""
-    name = "/".join(gate if part == "gate" else part for part in path)
+def logical_axes(path: str, ndim: int, gate: str) -> Logical:
+    """Of the parameter at this path ("Transformer/.../kernel"), or of its moments. `gate`: its kind, which tells what its
+    kernel is."""
+    name = re.sub(r"(^|/)gate/", rf"\1{gate}/", path)
     for pattern, axes in _AXES:
         if len(axes) == ndim and re.search(rf"(^|/){pattern}$", name):
             return axes

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_attn.spec.run import TrainSpec
-from vit_attn.train.named import named
+from vit_attn.store.paths import paths_of
 
 SPIKE_STEPS = 100  # a spike is one against the mean of so many losses, and none is counted before there are as many
 # From the loss backwards: where it first went wrong is nearest to the loss, and all that lies behind follows.
@@ -126,4 +126,4 @@ def _from_the_loss(tree: Any) -> dict[str, Any]:
         block = re.search(r"encoderblock_(\d+)/", name)
         return place, -int(block[1]) if block else 0
 
-    return dict(sorted(named(tree).items(), key=distance))
+    return dict(sorted(paths_of(tree).items(), key=distance))
