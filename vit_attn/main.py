@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here")
     parser.add_argument("--profile", action="store_true", help="record steps 11 to 20 of this start for TensorBoard's profiler")
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
-    parser.add_argument("--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes the files")
+    parser.add_argument(
+        "--process", metavar="I", type=int, help="which of them this one is: 0 to N - 1; 0 writes all but the checkpoints"
+    )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where they meet: an address of process 0")
     parser.add_argument("--join-seconds", metavar="S", type=float, default=300.0, help="how long to wait for the others (300)")
     parser.add_argument(

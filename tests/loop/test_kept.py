@@ -12,7 +12,7 @@ from trainer_runs import assert_same_arrays, command, run_here, saved_arrays, sa
 from vit_attn.interop.run import load_run
 from vit_attn.spec.run import LoopSpec, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
-from vit_attn.store.run_dir import RunDir
+from vit_attn.store.run_dir import RunDir, file_lock
 from vit_attn.train.state import init_state
 
 MISSPELT = {"loop__ckpt_keep": 1, "loop__ckpt_keep_every": 8, "loop__ckpt_best": "val/acuracy"}
@@ -118,3 +118,13 @@ def test_arrays_of_other_code_are_listed_and_left_alone(copied, capfd):
         "  other shape: params/head/bias is float32[11] there, float32[10] here",
     ]
     assert sorted(path for path in copied.rglob("*") if path.name not in (".lock", "env.json")) == before
+
+
+def test_a_place_is_written_by_one_run_at_a_time(copied, capfd):
+    """Also where two machines, with a directory of their own each, are given the same one by mistake."""
+    where = copied / "disk" / "one"
+    with file_lock(where / ".lock", "held by the test"):
+        assert run_here(*apart(copied, name="two", loop__ckpt_dir=str(where))) == 2
+    assert f"{where} is being written by another run" in capfd.readouterr().err
+    assert not (copied / "runs" / "two").exists()
+    assert saved_steps(where) == [8, 12]

@@ -17,7 +17,15 @@ from vit_attn.spec.run import knobs_of
 
 REST = {  # adam_eps: gradients near 0 would be blown up, and their rounding with them
     "data": {"crop_padding": 3, "flip": True, "randaug_layers": 2, "mixup": 0.3},
-    "train": {"batch_images": 16, "steps": 9, "peak_lr": 1e-2, "adam_eps": 1e-2, "clip_norm": 100.0, "weight_decay": 0.0},
+    "train": {
+        "batch_images": 16,
+        "steps": 9,
+        "peak_lr": 1e-2,
+        "adam_eps": 1e-2,
+        "adam_mu_dtype": "float32",
+        "clip_norm": 100.0,
+        "weight_decay": 0.0,
+    },
     "eval": {"batch_images": 16},
 }
 FORMS = {
@@ -174,6 +182,7 @@ def test_other_rules():
         ),
         ({"rules": {"embed": ["fdsp"]}}, "config.rules.embed: the value 'fdsp' .*fsdp"),
         ({"rules": {"width": ["fsdp"]}}, "config.rules.width: the key"),
+        ({"rules": {"embed": ["fsdp", "fsdp"]}}, r"config.rules.embed=\('fsdp', 'fsdp'\) names an axis twice"),
         ({"mesh": {"dta": 2}}, "config.mesh.dta: the key 'dta'.* data"),
         ({"mesh": {"model": 0}}, "config.mesh.model=0"),
         ({"mesh": {"fsdp": -1}}, "config.mesh.data=-1, config.mesh.fsdp=-1, .* one of them may be -1"),

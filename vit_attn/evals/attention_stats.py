@@ -131,6 +131,6 @@ def _outlier_metrics(outliers: Outliers) -> dict[str, float]:
     return found
 
 
-def top_share(counts: Int[np.ndarray, "n"], top: int = TOP) -> float:
+def top_share(counts: Int[np.ndarray, "n"], top: int = TOP) -> float:  # noqa: F821
     """The share of the `top` largest counts in the sum of all; 0 if there is nothing to count."""
     return int(np.sort(counts)[-top:].sum()) / max(int(counts.sum()), 1)

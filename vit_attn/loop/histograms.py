@@ -29,7 +29,7 @@ def _counter(mesh: Mesh) -> Callable[[Array], tuple[Array, Array, Array]]:
     return jax.jit(histogram, out_shardings=replicated(mesh))
 
 
-def histogram(x: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, "buckets"]]:
+def histogram(x: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, "buckets"]]:  # noqa: F821
     """(smallest, largest, how many numbers are in each of BUCKETS equal parts of that range, the upper end in the last).
 
     A parameter whose numbers are all the same has them in the middle of a range of 1.

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from vit_attn.data.batch import Batch
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.ops.nonlinearity import Numbers
-from vit_attn.parallel.mesh import local_rows, replicated, to_global
+from vit_attn.parallel.mesh import local_rows, replicated, to_devices, to_global
 from vit_attn.parallel.rules import ambient, batched
 from vit_attn.spec.mesh import RulesSpec
 from vit_attn.spec.run import Knobs, RunSpec, static_of
@@ -82,7 +82,7 @@ class Program:
         return local_rows(self.mesh, batch_images, self._rules)
 
     def _scalar(self, value: float, dtype: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(replicated(self.mesh), np.asarray(value, dtype), ())
+        return to_devices(replicated(self.mesh), np.asarray(value, dtype), ())
 
 
 Traced = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes of its arguments

@@ -34,7 +34,7 @@ from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
-from vit_attn.store.run_dir import FINISHED, RunDir, write_json
+from vit_attn.store.run_dir import FINISHED, RunDir, file_lock, write_json
 from vit_attn.train.init_from import check_init_from
 from vit_attn.train.placement import left_whole
 from vit_attn.train.saved import abstract_state
@@ -103,13 +103,18 @@ def _tell_length(spec: RunSpec, source: Source) -> None:
 def _take_directories(request: Request, stack: ExitStack) -> None:
     """Locks them for as long as the stack lasts, and makes them the runs' own."""
     for run_dir, one in request.runs.items():
+        place = run_dir.place(one)
+        if place.apart and not place.remote:  # in a bucket nothing can be locked
+            place.root.mkdir(parents=True, exist_ok=True)
+            held = f"config.loop.ckpt_dir: {place.root} is being written by another run"
+            stack.enter_context(file_lock(Path(place.root) / ".lock", held, request.lock_seconds))
         run_dir.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(run_dir.locked(request.lock_seconds))
         if request.overwrite:
             run_dir.clear(one)
         run_dir.check(one)  # again: another process may have been here a moment ago
         run_dir.create(one)
-        run_dir.place(one).claim(one)
+        place.claim(one)
 
 
 def _check_places(request: Request) -> None:

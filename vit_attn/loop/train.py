@@ -90,7 +90,7 @@ class Pack:
             for member in self.members:
                 if member.start < self.step:
                     member.save(self.step, bad_images)
-        if self._saves.share > MOST_SAVING and self.step < self._spec.train.steps and not self._save_told:
+        if self._saves.share > MOST_SAVING and self.step % self._spec.loop.ckpt_steps == 0 and not self._save_told:
             self._save_told = True
             say(
                 f"note: saving took {self._saves.share:.0%} of the time since the save before; "
@@ -130,7 +130,7 @@ class Pack:
             member.end("diverged", diverged_at, why)
             self.members.remove(member)
             self._display.lost(member, why)
-            say(f"{member.run_dir.path}: {why}; its last finite checkpoint stays")
+            say(f"{member.run_dir.path}: {why}{'; its last finite checkpoint stays' if member.checkpoints.steps() else ''}")
         return rows
 
     def _write(self, rows: Rows) -> None:

@@ -85,7 +85,7 @@ def weight_statistics(
                           with what goes nowhere, 1 - sum w, as one more outcome
     """
 
-    def of_some(q: Float[Array, "b q H d"], k: Float[Array, "b k H d"]) -> dict[str, Float[Array, "b"]]:
+    def of_some(q: Float[Array, "b q H d"], k: Float[Array, "b k H d"]) -> dict[str, Float[Array, "b"]]:  # noqa: F821
         z, w = logits_and_weights(q, k, form, numbers, norm)
         found = {
             "weight_mean_times_L": _mean(w) * w.shape[-1],

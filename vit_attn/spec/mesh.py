@@ -52,6 +52,9 @@ def check_mesh(mesh: MeshSpec, rules: RulesSpec) -> None:
     if 0 in sizes.values() or list(sizes.values()).count(-1) > 1:
         given = ", ".join(f"config.mesh.{name}={size}" for name, size in sizes.items())
         raise UserError(f"{given}: each must be at least 1, and one of them may be -1 (the devices that are left)")
+    for name in (field.name for field in fields(rules)):
+        if len(set(getattr(rules, name))) < len(getattr(rules, name)):
+            raise UserError(f"config.rules.{name}={getattr(rules, name)} names an axis twice: name it once")
     for logical in TOGETHER:
         taken: dict[str, str] = {}
         for name in logical:

@@ -135,6 +135,9 @@ def _checked(spec: RunSpec) -> RunSpec:
             f"config.train.accumulate={parts} does not divide config.train.batch_images={batch}; numbers that do: "
             f"{', '.join(str(n) for n in range(1, min(batch, 64) + 1) if batch % n == 0)}"
         )
+    for key, path in (("init_from", spec.init_from), ("loop.ckpt_dir", spec.loop.ckpt_dir)):
+        if path is not None and not path.strip():
+            raise UserError(f"config.{key}={path!r} names no directory: leave it out, or write none")
     _check_eval(spec)
     check_evals(spec)
     _check_best(spec)

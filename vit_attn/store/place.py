@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ class Place:
     def set_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way, to refused_checkpoints/, so that its step can be saved again. Deletes nothing."""
         self.refused.mkdir(parents=True, exist_ok=True)
-        number = sum(1 for _ in self.refused.iterdir())
-        self.path(step).rename(self.refused / f"{step}.{number}")
+        taken = {folder.name for folder in self.refused.iterdir()}
+        name = next(name for number in count() if (name := f"{step}.{number}") not in taken)
+        self.path(step).rename(self.refused / name)
 
     def delete(self, step: int) -> None:
         """Never leaves half a checkpoint that looks like a whole one."""

@@ -56,13 +56,15 @@ def read_rows(folder: epath.Path) -> list[dict[str, float]]:
 
 
 def check_tree(folder: epath.Path, info: Mapping[str, Any], like: Any) -> None:
-    """Raises OtherTreeError unless the checkpoint has the arrays of `like`, no more and no less."""
-    saved = {path: kind for path, (kind, _) in info["arrays"].items()}
-    if lines := tree_diff(saved, described(paths_of(like))):
+    """Raises OtherTreeError unless the checkpoint has the arrays of `like`: a state's, or its {"params": ...} alone."""
+    wanted = described(paths_of(like))
+    parts = {path.partition("/")[0] for path in wanted}
+    saved = {path: kind for path, (kind, _) in info["arrays"].items() if "step" in parts or path.partition("/")[0] in parts}
+    if lines := tree_diff(saved, wanted):
         raise OtherTreeError(
             f"checkpoint {folder} is whole, but not of this program: its arrays differ as below. Nothing was changed. Take the "
-            "code and config that wrote it, start over with --overwrite, or start a new run from its weights with "
-            f"--config.init_from={folder}",
+            "code and config that wrote it; or, to train, start over (--overwrite), or from its weights in another --workdir "
+            f"(--config.init_from={folder})",
             shortened(lines),
         )
 

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,10 +130,11 @@ class RunDir:
 
     def clear(self, spec: RunSpec) -> None:
         """Deletes the run that lives here, and what `spec` would find in a place of its own (--overwrite): nothing else."""
+        (self.path / "status.json").unlink(missing_ok=True)  # first: what is half gone is not complete
         for place in {*self._places(), self.place(spec)}:
             place.clear()
         shutil.rmtree(self.path / "plugins" / "profile", ignore_errors=True)
-        files = ("events.out.tfevents*", "metrics.jsonl", "histograms.jsonl", "env.json", "status.json", "config.json")
+        files = ("events.out.tfevents*", "metrics.jsonl", "histograms.jsonl", "env.json", "config.json")
         for name in files:  # what it is, last
             for file in self.path.glob(name):
                 file.unlink()
@@ -196,9 +198,12 @@ def file_lock(path: Path, held: str, wait_seconds: float = 0.0) -> Iterator[None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """ "config.seed: 0 there, 1 here" for every setting in which two runs differ, but for those that a restart may change."""
-    there, here = flat(old), flat(json.loads(json.dumps(new)))  # tuples are lists in a file
-    free = free_settings()
+    """ "config.seed: 0 there, 1 here" for every setting in which two runs differ, but for those that a restart may change.
+
+    A setting that there was not yet had its default.
+    """
+    default, here = (flat(json.loads(json.dumps(one))) for one in (dataclasses.asdict(RunSpec()), new))  # lists, as in a file
+    there, free = {**default, **flat(old)}, free_settings()
     changed = (key for key in {**there, **here} if there.get(key) != here.get(key))
     keys = [key for key in changed if key not in free and not key.startswith("evals.")]  # what is measured besides
     return [f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]

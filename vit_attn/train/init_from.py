@@ -85,7 +85,7 @@ def _source(spec: RunSpec, params: Any) -> Source:
     there = {path: here[path] if path in (*fresh, *moved) else kind for path, kind in saved.items()}
     if lines := tree_diff(there, here):
         raise UserError(
-            f"config.init_from={spec.init_from!r}: the parameters of {folder} do not fit this model (another patch count and "
+            f"config.init_from={spec.init_from!r}: the parameters of {folder} do not fit this model (another image size and "
             "another number of classes may be; these may not):",
             shortened(lines),
         )
@@ -95,6 +95,15 @@ def _source(spec: RunSpec, params: Any) -> Source:
 def _newest(init_from: str) -> tuple[epath.Path, dict[str, Any]]:
     """(the checkpoint that is meant, what it says of itself). Raises UserError."""
     path, key = absolute(init_from), f"config.init_from={init_from!r}"
+    try:
+        return _found(path, key)
+    except (UserError, BadCheckpointError):
+        raise
+    except Exception as error:  # a bucket's errors are of many types
+        raise UserError(f"{key} cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def _found(path: epath.Path, key: str) -> tuple[epath.Path, dict[str, Any]]:
     if path.suffix in (".npz", ".safetensors"):
         raise UserError(f"{key} is a file: make a run of it (python -m vit_attn.interop import --from {path} --workdir DIR)")
     if not path.exists():

@@ -27,7 +27,8 @@ def saved_params(run_dir: RunDir, spec: RunSpec, step: int | None = None) -> tup
         folder = place.checkpoints if place.apart else "checkpoints/"
         raise UserError(f"{run_dir.path} has no checkpoint yet: there is no folder {folder}")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract_state(spec))
+    params = abstract_state(spec).params
+    like = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)}
     steps, reasons = place.steps(), []
     if step is not None and step not in steps:
         raise UserError(f"{run_dir.path} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
@@ -36,7 +37,7 @@ def saved_params(run_dir: RunDir, spec: RunSpec, step: int | None = None) -> tup
         try:
             info = read_info(folder)
             check_tree(folder, info, like)
-            return one, read_arrays(folder, info, {"params": like.params})["params"]
+            return one, read_arrays(folder, info, like)["params"]
         except BadCheckpointError as error:
             reasons.append(str(error))
             print(f"refused: {error}", file=sys.stderr)

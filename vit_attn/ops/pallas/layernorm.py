@@ -17,7 +17,7 @@ class Normalized(NamedTuple):
     """x: (raw - mean) * factor with factor = 1 / sqrt(variance + epsilon); raw and None where nothing is normalised."""
 
     x: Float[Array, "rows lanes"]
-    factor: Float[Array, "rows #lanes"] | None
+    factor: Float[Array, "rows #lanes"] | None  # noqa: F821
 
 
 def normalized(geometry: Geometry, raw: Float[Array, "rows lanes"]) -> Normalized:
@@ -64,7 +64,7 @@ def mean(geometry: Geometry, x: Float[Array, "rows lanes"]) -> Float[Array, "row
     return product(x.astype(geometry.dtype), ones, 1, 0, exact) * (1.0 / geometry.width)
 
 
-def float32_mean(geometry: Geometry, x: Float[Array, "rows lanes"]) -> Float[Array, "rows #lanes"]:
+def float32_mean(geometry: Geometry, x: Float[Array, "rows lanes"]) -> Float[Array, "rows #lanes"]:  # noqa: F821
     """The mean over each head's lanes, in those lanes."""
     sums = [geometry.own(i, x).sum(-1, keepdims=True) for i in range(geometry.heads)]
     return geometry.merged(sums) * (1.0 / geometry.width)
