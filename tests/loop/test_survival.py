@@ -149,7 +149,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(undisturbed, small_disk, tmp_path):
     workdir, log = small_disk / "run", tmp_path / "log"
     process = start(busy(workdir, loop__ckpt_steps=10), log)
-    wait_for(process, log, "step 20/" if STEPS < 100 else "step  20/")
+    wait_for(process, log, "step 30/" if STEPS < 100 else "step  30/")  # so that step 10 is on the disk
     with open(small_disk / "ballast", "wb", buffering=0) as ballast:
         try:
             while process.poll() is None:

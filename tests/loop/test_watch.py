@@ -110,7 +110,8 @@ def test_profile(whole, resumed):
 def test_a_run_started_over_has_nothing_of_the_old_one(resumed, tmp_path):
     shutil.copytree(resumed, tmp_path / "run")
     (tmp_path / "run" / "mine.txt").write_text("kept")
-    RunDir(tmp_path / "run").clear()
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.clear(run_dir.spec())
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"mine.txt", ".lock", "plugins"}
     assert not list((tmp_path / "run" / "plugins").iterdir())
