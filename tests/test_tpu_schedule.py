@@ -65,4 +65,6 @@ def test_dumps_are_found_by_the_name_of_the_operation(tmp_path) -> None:
     for name in ("17-fusion.3-01", "17-TLP-01", "17-<late-finalization>-01"):
         (tmp_path / f"{name}-final_bundles.txt").write_text(BUNDLES)
     (tmp_path / "17-fusion.3-00-schedule-analysis_final_bundles.txt").write_text("total scheduled bundles: 9")
+    strange = BUNDLES.replace("target = $region2 ", "target = $region9 ")  # left out: its operation is then in doubt
+    (tmp_path / "18-fusion.4-01-final_bundles.txt").write_text(strange)
     assert schedule.read(tmp_path) == {"fusion.3": schedule.schedule(BUNDLES)}

@@ -11,6 +11,7 @@ through n + 1 or n + 2 times, and all but the transfers is skipped where the cou
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,10 @@ DELAY = 4  # bundles between a branch and where it goes
 POPPED_CYCLES = {"f32": 2.0, "s32": 1.0}
 POP = re.compile(r"= vpop\.([fs]32)\.mrf")
 DRAIN = 2  # passes of a pipelined loop, at most, that do not run its body
+
+
+class UnknownSpellingError(ValueError):
+    """A dump that this reader does not understand."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def schedule(dump: str) -> Schedule:
         nonlocal unknown
         done = loops.pop()
         if not done.test:
-            raise ValueError("a schedule has a loop without a branch back: this compiler spells it in another way")
+            raise UnknownSpellingError("a schedule has a loop without a branch back: this compiler spells it in another way")
         passes = done.passes()
         unknown += passes is None
         loops[-1].cycles += done.cycles * (passes or 1)
@@ -105,10 +110,14 @@ def _bundles(dump: str) -> list[tuple[str | None, str]]:
 
 
 def read(directory: Path) -> dict[str, Schedule]:
-    """The schedules of all dumps in a directory, by the name of the operation."""
+    """The schedules of all dumps in a directory, by the name of the operation.
+
+    One that is spelled in a way not known here is left out, so that the cost model doubts the operation.
+    """
     named = ((re.match(r"\d+-(.*)-\d+-final_bundles\.txt$", path.name), path) for path in sorted(directory.iterdir()))
-    return {
-        found[1]: schedule(path.read_text(errors="replace"))
-        for found, path in named
-        if found and found[1] != "TLP" and not found[1].startswith("<")  # the program around the operations
-    }
+    read = {}
+    for found, path in named:
+        if found and found[1] != "TLP" and not found[1].startswith("<"):  # the program around the operations
+            with suppress(UnknownSpellingError):
+                read[found[1]] = schedule(path.read_text(errors="replace"))
+    return read
