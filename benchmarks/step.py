@@ -55,7 +55,7 @@ class JaxRunner:
     def __init__(self, spec: RunSpec, function: Callable[..., Any], params: Any, examples: Examples) -> None:
         knobs = jax.tree.map(jnp.asarray, knobs_of(spec))
         params = jax.tree.map(jnp.array, params)  # its own: steps reuse its memory
-        self._state = State(params, adam(spec.train).init(params), jnp.int32(0), healthy())
+        self._state = State(params, adam(spec.train).init(params), jnp.int32(0), jax.tree.map(jnp.array, healthy()))
         self._rest = knobs, examples
         self._step = jax.jit(partial(function, spec), donate_argnums=0).lower(self._state, *self._rest).compile()
 
