@@ -98,10 +98,6 @@ def _shardings(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def _placed(tree: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda x: _shape(x.shape, x.dtype, sharding), tree)
-
-
 def _train_batch(spec: RunSpec, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
     images, side = spec.train.batch_images, spec.model.image_size
     return {

@@ -66,7 +66,7 @@ class Watch:
     def wait_for_blame(self) -> None:
         """After an error of a device, which may have come only since a peer is gone: if so, this process ends in here."""
         if self._over.wait(self._silence_seconds + 5):
-            time.sleep(2 * LAST_SECONDS)
+            time.sleep(2 * LAST_SECONDS)  # the watching thread is about to end this process
 
     def fail(self, why: str, code: int) -> NoReturn:
         """Ends all processes because this one failed, which it has printed."""
