@@ -210,7 +210,7 @@ class TestCheckpoints:
         return tmp_path / "run"
 
     def data_files(self, run, step):
-        """All files with array bytes. How orbax spreads them over files, and what it leaves unused in one, varies from run to run."""
+        """All files with array bytes: how orbax spreads them, and what it leaves unused in one, varies from run to run."""
         return [path for path in (run / "checkpoints" / str(step) / "state").rglob("d/*") if path.is_file()]
 
     def test_truncated(self, run, capfd):
