@@ -46,7 +46,7 @@ def test_it_trains_on_with_the_settings_of_the_run(trained, tmp_path, capfd):
     assert (new.model.variant, new.data, new.train.batch_images) == (old.model.variant, old.data, old.train.batch_images)
     assert new.train.peak_lr == pytest.approx(old.train.peak_lr / 10)
     kernel = saved_arrays(tmp_path / "gated", 4)[
-        "params.Transformer.encoderblock_0.MultiHeadDotProductAttention_0.gate.dense.kernel"
+        "/params/Transformer/encoderblock_0/MultiHeadDotProductAttention_0/gate/dense/kernel"
     ]
     assert 0 < np.abs(kernel).max() < 0.1
 
