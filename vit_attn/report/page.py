@@ -1,0 +1,153 @@
+"""report.html: every figure with zoom and hover, its tables, and all members with links to their files. One file, offline."""
+
+import html
+import json
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from plotly.offline import get_plotlyjs
+
+from vit_attn.report.collect import Row
+from vit_attn.report.look import Look, looks_of, marks_of
+from vit_attn.report.plot import SYMBOLS, plots_of
+from vit_attn.report.series import Chart, Drawing, Table
+from vit_attn.report.table import state_of
+from vit_attn.report.varied import short_name, values_of, varied_settings
+
+PARTS = files("vit_attn.report") / "page"
+SHAPES = {  # of the marks, in a box of 10 x 10
+    "circle": '<circle cx="5" cy="5" r="4"/>',
+    "square": '<rect x="1.5" y="1.5" width="7" height="7"/>',
+    "triangle-up": '<path d="M5 1L9 9H1Z"/>',
+    "diamond": '<path d="M5 .5L9.5 5L5 9.5L.5 5Z"/>',
+    "triangle-down": '<path d="M5 9L9 1H1Z"/>',
+    "cross": '<path d="M3.5 1h3v2.500h2.500v3h-2.500v2.500h-3v-2.500h-2.500v-3h2.500Z"/>',
+    "x": '<path d="M1 2.500L2.500 1L5 3.500L7.500 1L9 2.500L6.500 5L9 7.500L7.500 9L5 6.500L2.500 9L1 7.500L3.500 5Z"/>',
+    "star": '<path d="M5 .5L6.300 3.700L9.700 4L7.100 6.200L7.900 9.500L5 7.700L2.100 9.500L2.900 6.200L.3 4L3.700 3.700Z"/>',
+}
+
+
+def write_page(file: Path, rows: Sequence[Row], drawings: Sequence[Drawing], absent: dict[str, str], missing: Sequence[str]) -> None:
+    """Links are relative to the folder of `file`, so that a sweep's directory can be moved or copied whole."""
+    title = ", ".join(dict.fromkeys(row.path.resolve().parent.name for row in rows))
+    plots = [plots_of(drawing) for drawing in drawings if drawing.has_points]
+    shown = [_section(drawing, i) for i, drawing in enumerate(d for d in drawings if d.has_points)]
+    parts = {
+        "title": html.escape(title),
+        "style": (PARTS / "page.css").read_text(),
+        "summary": html.escape(_summary(rows)),
+        "sections": "\n".join([*shown, _list("Missing", missing, True), _list("Figures that these runs are not for", _absent(absent))]),
+        "members": _members(rows, file.parent),
+        "plots": _script_json(plots),
+        "script": (PARTS / "page.js").read_text(),
+        "plotly": get_plotlyjs() if plots else "",
+    }
+    text = (PARTS / "page.html").read_text()
+    for name, part in parts.items():
+        text = text.replace(f"<!--{name}-->", part)
+    file.write_text(text, encoding="utf-8")
+
+
+def _script_json(values: Any) -> str:
+    """JSON that may stand inside a script element, whatever names hold."""
+    return json.dumps(values).replace("<", "\\u003c")
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    states = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
+    hours = sum(row.core_hours or 0.0 for row in rows)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{len(rows)} members: {counts}. {hours:.3g} core-hours of training."
+
+
+def _section(drawing: Drawing, index: int) -> str:
+    panels = "".join('<div class="panel"></div>' for _ in plots_of(drawing))
+    links = " ".join(f'<a href="{drawing.name}.{kind}">{kind.upper()}</a>' for kind in ("png", "svg", "csv"))
+    legend = _legend(drawing) if isinstance(drawing, Chart) else ""
+    tables = "".join(_table(table) for table in drawing.tables if table.rows)
+    kind = "lines" if isinstance(drawing, Chart) else "dots"
+    head = f"<h2>{html.escape(drawing.title)} <small>{drawing.name} {links}</small></h2>"
+    figure = f'{legend}<div class="panels {kind}" data-chart="{index}">{panels}</div>'
+    return f'<section id="{drawing.name}">{head}{figure}{tables}{_list("Missing here", drawing.missing)}</section>'
+
+
+def _legend(chart: Chart) -> str:
+    """Of all panels together. A press on a line's name hides it, and shows it again."""
+    looks, marks = looks_of(chart.series), marks_of(chart.series)
+    levels = {series.label for series in chart.series if all(point.x is None for point in series.points)}
+    items = [
+        f'<button type="button" aria-pressed="true" data-label="{html.escape(label)}">'
+        f"{_swatch(look, not marks and label not in levels)}{html.escape(label)}</button>"
+        for label, look in looks.items()
+    ]
+    items += [f"<span>{_mark(SYMBOLS[marker])}{html.escape(mark)}</span>" for mark, marker in marks.items()]
+    if any(series.diverged for series in chart.series):
+        items.append('<span><svg viewBox="0 0 10 10" class="mark"><path d="M1 1L9 9M9 1L1 9" stroke="#555" stroke-width="2"/></svg>diverged</span>')
+    return f'<div class="legend">{"".join(items)}</div>'
+
+
+def _swatch(look: Look, marked: bool) -> str:
+    dash = f' stroke-dasharray="{" ".join(map(str, look.dashes))}"' if look.dashes else ""
+    line = f'<path d="M0 5H30" stroke="{look.colour}" stroke-width="2"{dash}/>'
+    fill = "#fff" if look.hollow else look.colour
+    mark = f'<g transform="translate(10)" fill="{fill}" stroke="{look.colour}">{SHAPES[SYMBOLS[look.marker]]}</g>' if marked else ""
+    return f'<svg viewBox="0 0 30 10" class="swatch" aria-hidden="true">{line}{mark}</svg>'
+
+
+def _mark(symbol: str) -> str:
+    return f'<svg viewBox="0 0 10 10" class="mark" aria-hidden="true" fill="#555">{SHAPES[symbol]}</svg>'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in table.head)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
+    words = f'{html.escape(table.title)} <small><a href="{table.name}.csv">CSV</a></small>'
+    return f"<h3>{words}</h3><div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return f"<td>{html.escape(value)}</td>"
+    number = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f'<td class="n">{html.escape(number)}</td>'
+
+
+def _absent(absent: dict[str, str]) -> list[str]:
+    return [f"{name}: {why}" for name, why in absent.items()]
+
+
+def _list(title: str, lines: Sequence[str], is_open: bool = False) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<details{' open' if is_open and len(lines) < 9 else ''}><summary>{title}: {len(lines)}</summary><ul>{items}</ul></details>"
+
+
+def _members(rows: Sequence[Row], folder: Path) -> str:
+    extra = [key for key in varied_settings(rows) if key != "model.variant"]
+    names = ["member", "data", "size", "h", "alpha", "L", *(short_name(key, extra) for key in extra), "seed"]
+    names += ["accuracy", "loss", "core-hours", "state", "log"]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(_member(row, extra, folder))}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<details{" open" if len(rows) <= 60 else ""}><summary>Members: {len(rows)}</summary><div class=scroll>{table}</div></details>'
+
+
+def _member(row: Row, extra: Sequence[str], folder: Path) -> list[str]:
+    log = _link(row.log, "log", folder) if row.log else "–"
+    cells = [f"<td>{_link(row.path / 'config.json', row.name, folder)}</td>"]
+    cells += [_cell(value) for value in (row.dataset, row.size, row.h, row.alpha, row.length)]
+    cells += [_cell(value if isinstance(value, str | int | float | None) else str(value)) for value in values_of(row, extra)]
+    results = (None, None) if row.state == "diverged" else (row.accuracy, row.loss)
+    cells += [_cell(value) for value in (row.seed, *results, row.core_hours, state_of(row).partition(" (")[0])]
+    return [*cells, f"<td>{log}</td>"]
+
+
+def _link(file: Path, words: str, folder: Path) -> str:
+    relative = Path(os.path.relpath(file.absolute(), folder.absolute())).as_posix()
+    return f'<a href="{html.escape(quote(relative))}">{html.escape(words)}</a>'
