@@ -15,7 +15,7 @@ from vit_attn.store.run_dir import RunDir
 
 HS = ("relu", "relu2", "gelu", "softplus", "identity", "relu6", "sigmoid")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-HOURS = {"S/32": 40.0, "S/16": 110.0, "S/8": 600.0, "B/32": 110.0, "B/16": 330.0, "L/16": 1050.0}
+HOURS = {"S/32": 40.0, "S/16": 110.0, "S/8": 600.0, "B/32": 150.0, "B/16": 330.0, "L/16": 1050.0}
 EXPONENT = 0.16  # of the error against core-hours
 SLOWER = 1.25  # core-hours that relu / L needs over softmax's, at the same error
 

@@ -10,16 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from vit_attn.report.figure_dots import draw_dots
 from vit_attn.report.look import Look, looks_of, marks_of
 from vit_attn.report.series import Chart, Drawing, Panel, Point, Series
+from vit_attn.report.ticks import log_ticks, ticks_at
 
 PANELS_A_ROW = 3
 DOTS_AN_INCH = 200
-MOST_TICKS = 9
-FEWEST_DECADES = 1.5  # below, a logarithmic axis has ticks at 2 and 5 too
 FONTS: Any = {
     **{"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 11},
     **{"svg.hashsalt": "vit_attn", "svg.fonttype": "none", "font.family": "sans-serif"},
@@ -55,6 +53,7 @@ def draw(chart: Chart) -> Figure:
     _scale(chart, axes)
     _label(chart, axes, columns)
     _legend(figure, chart, looks, marks)
+    _name_marks(axes[0], marks)
     return figure
 
 
@@ -120,22 +119,15 @@ def _scale(chart: Chart, axes: Sequence[Axes]) -> None:
     axes[0].autoscale_view()
     xs = sorted({p.x for s in chart.series for p in s.points if p.x is not None} | {x for s in chart.series for x in s.diverged})
     if chart.log_x:
-        _log_ticks(axes[0].xaxis, xs)
-    elif len(xs) <= MOST_TICKS:
-        axes[0].set_xticks(xs, [f"{x:g}" for x in xs])
+        log_ticks(axes[0].xaxis, min(xs), max(xs))
+    else:
+        ticks_at(axes[0].xaxis, xs)
     for axis in first.values():
         if chart.log_y:
-            _log_ticks(axis.yaxis, axis.get_ylim())
+            log_ticks(axis.yaxis, *axis.get_ylim())
         elif any(series.diverged for series in chart.series):
             low, high = axis.get_ylim()
             axis.set_ylim(low - 0.12 * (high - low), high)
-
-
-def _log_ticks(axis: Any, values: Sequence[float]) -> None:
-    few = bool(values) and math.log10(max(values) / min(values)) < FEWEST_DECADES
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 def _label(chart: Chart, axes: Sequence[Axes], columns: int) -> None:
@@ -143,14 +135,12 @@ def _label(chart: Chart, axes: Sequence[Axes], columns: int) -> None:
     for i, (axis, panel) in enumerate(zip(axes, chart.panels, strict=False)):
         begins = i % columns == 0 or panel.y_label != chart.panels[i - 1].y_label
         axis.set_ylabel(panel.y_label if begins else "")
-        axis.tick_params(labelleft=begins, labelbottom=True)
-        if i + columns >= len(chart.panels):
-            axis.set_xlabel(chart.x_label)
+        lowest = i + columns >= len(chart.panels)
+        axis.tick_params(labelleft=begins, labelbottom=lowest)
+        axis.set_xlabel(chart.x_label if lowest else "")
 
 
 def _legend(figure: Figure, chart: Chart, looks: Mapping[str, Look], marks: Mapping[str, str]) -> None:
-    """Lines by their label, then what marks stand for."""
-    style: Any = {"linewidth": 1.8, "markersize": 6.5, "markeredgewidth": 1.5}
     levels = {series.label for series in chart.series if all(point.x is None for point in series.points)}
     handles = [
         Line2D(
@@ -160,13 +150,21 @@ def _legend(figure: Figure, chart: Chart, looks: Mapping[str, Look], marks: Mapp
             markerfacecolor="white" if look.hollow else look.colour,
             linestyle=_dashes(look),
             label=label,
-            **style,
+            linewidth=1.8,
+            markersize=6.5,
+            markeredgewidth=1.5,
         )
         for label, look in looks.items()
     ]
-    handles += [Line2D([], [], color="#555555", marker=m, linestyle="none", label=mark, **style) for mark, m in marks.items()]
     if any(series.diverged for series in chart.series):
         handles.append(Line2D([], [], color="#555555", marker="x", markeredgewidth=2, linestyle="none", label="diverged"))
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(figure.get_figwidth() * 10 / (longest + 7))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
+
+
+def _name_marks(axis: Axes, marks: Mapping[str, str]) -> None:
+    """Below the curves, which rise to the right."""
+    handles = [Line2D([], [], color="#555555", marker=m, linestyle="none", label=mark) for mark, m in marks.items()]
+    if handles:
+        axis.legend(handles=handles, loc="lower right", frameon=False, handletextpad=0.2, labelspacing=0.3)

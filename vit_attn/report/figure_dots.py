@@ -5,13 +5,14 @@ from matplotlib.figure import Figure
 
 from vit_attn.report.look import COLOURS, LEVEL_COLOURS
 from vit_attn.report.series import Dots, spread
+from vit_attn.report.ticks import log_ticks
 
 INCHES_A_COLUMN = 2.3
 WIDE_RATIO = 20.0  # from here on, an axis is logarithmic
 
 
 def draw_dots(dots: Dots) -> Figure:
-    """Each seed as a faint ring, their mean as a dot with a bar of one standard deviation to either side."""
+    """The mean as a dot with a bar of one standard deviation to either side, and each seed as a small ring below it."""
     labels = [label for label, _ in dots.rows]
     width = 0.085 * max(map(len, labels)) + INCHES_A_COLUMN * len(dots.columns)
     figure = Figure(figsize=(max(width, 6.0), 0.9 + 0.34 * len(labels)))
@@ -23,10 +24,12 @@ def draw_dots(dots: Dots) -> Figure:
         for place, values in enumerate(cells):
             if values:
                 mean, std = spread(values)
-                axis.plot(values, [place] * len(values), "o", color=LEVEL_COLOURS[1], markerfacecolor="none", markersize=4.5)
                 axis.errorbar([mean], [place], xerr=[std], fmt="D", color=COLOURS[0], markersize=6, capsize=3, linewidth=1.6)
+                below = [place + 0.27] * len(values)
+                axis.plot(values, below, "o", color=LEVEL_COLOURS[1], markerfacecolor="none", markersize=3.5)
         if is_wide(cells):
             axis.set_xscale("log")
+            log_ticks(axis.xaxis, *axis.get_xlim())
         if not any(cells):
             axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=LEVEL_COLOURS[1])
             axis.set_xticks([])

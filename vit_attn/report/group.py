@@ -45,6 +45,17 @@ def place_order(place: tuple[str, str]) -> tuple[str, str, int]:
     return rank, size, -int(patch)
 
 
+def names_of(rows: Sequence[Row], label_of: Callable[[Row], str]) -> Callable[[Row], str]:
+    """`label_of`, with the data set and size before it where there are several, and the norm of patches behind it."""
+    several = len({place_of(row) for row in rows}) > 1
+
+    def name(row: Row) -> str:
+        place = f"{row.dataset} {row.size}: " if several else ""
+        return place + label_of(row) + ("" if row.settings["model.patch_norm"] == "none" else " + patch norm")
+
+    return name
+
+
 def with_others(rows: Sequence[Row], lines: dict[Path, Line], place: Callable[[Row], Hashable]) -> dict[Path, Line]:
     """`lines`, by the run's directory, each told apart by whatever else varies among its runs in one place: seeds are averaged,
     learning rates are not."""
@@ -59,7 +70,7 @@ def with_others(rows: Sequence[Row], lines: dict[Path, Line], place: Callable[[R
 
 
 def alpha_series(rows: Sequence[Row], lines: dict[Path, Line], metric: Metric) -> tuple[Series, ...]:
-    """A series for each line, its x being alpha; one of runs without alpha is a level."""
+    """A series for each line, its x being alpha, variants of one kin next to each other; one of runs without alpha is a level."""
     found = []
     for line, group in grouped(rows, lambda row: lines[row.path]).items():
         points = [point(of, metric, alpha) for alpha, of in grouped(group, lambda row: row.alpha).items()]
@@ -67,7 +78,8 @@ def alpha_series(rows: Sequence[Row], lines: dict[Path, Line], metric: Metric) -
         known = sorted((p for p in points if p is not None), key=lambda p: p.x or 0.0)
         reference = group[0].alpha is None
         found.append(Series(line.label, tuple(known), tuple(diverged), reference, line.kin, line.variant))
-    return tuple(found)
+    kins = [series.kin for series in found]
+    return tuple(sorted(found, key=lambda series: (kins.index(series.kin), series.variant)))
 
 
 def point(rows: Sequence[Row], metric: Metric, x: float | None, mark: str = "") -> Point | None:

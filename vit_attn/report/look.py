@@ -1,5 +1,6 @@
 """How lines look, in every figure and format: told apart by colour, by mark and by dashes, so that any one of them will do."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ def looks_of(series: Sequence[Series]) -> dict[str, Look]:
     """One look for each label. Series of one `kin` share colour and mark, and differ in dashes and filling by `variant`."""
     references = list(dict.fromkeys(one.label for one in series if one.reference))
     others = [one for one in series if not one.reference]
-    kins, variants = (list(dict.fromkeys(values)) for values in ([o.kin for o in others], [o.variant for o in others]))
+    kins, variants = list(dict.fromkeys(one.kin for one in others)), sorted({one.variant for one in others})
     looks = {}
     for i, label in enumerate(references):
         looks[label] = Look(LEVEL_COLOURS[i % len(LEVEL_COLOURS)], "o", REFERENCE_DASHES[i % len(REFERENCE_DASHES)], False)
@@ -35,12 +36,8 @@ def looks_of(series: Sequence[Series]) -> dict[str, Look]:
 
 
 def marks_of(series: Sequence[Series]) -> dict[str, str]:
-    """A marker for each thing that points name (`mark`: the sizes of models); empty where they name nothing."""
-    named = dict.fromkeys(point.mark for one in series for point in one.points if point.mark)
-    return {mark: MARKERS[i % len(MARKERS)] for i, mark in enumerate(sorted(named, key=_by_number))}
-
-
-def _by_number(mark: str) -> tuple[str, int]:
-    """ "S/32" before "S/16": the larger the patch, the smaller the compute."""
-    size, _, patch = mark.partition("/")
-    return size, -int(patch) if patch.isdecimal() else 0
+    """A marker for each thing that points name (`mark`: the sizes of models), by ascending x; empty where they name nothing."""
+    places: dict[str, float] = {}
+    for point in (point for one in series for point in one.points if point.mark):
+        places[point.mark] = min(point.x or 0.0, places.get(point.mark, math.inf))
+    return {mark: MARKERS[i % len(MARKERS)] for i, mark in enumerate(sorted(places, key=lambda mark: places[mark]))}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vit_attn.report.collect import Row
-from vit_attn.report.group import grouped, place_of
+from vit_attn.report.group import grouped, names_of, place_of
 from vit_attn.report.metric import Metric
 from vit_attn.report.outliers import GATES, MAX_NORM, MEAN_KURTOSIS, W8A8, accuracy_column, outlier_table
 from vit_attn.report.series import Dots, NotHere
@@ -14,8 +14,7 @@ def chart(rows: Sequence[Row], metric: Metric) -> Dots:
     chosen = [row for row in rows if (row.h, row.gate) in (("softmax", "none"), ("clipped_softmax", "none")) or _gated(row)]
     if not any(row.h == "clipped_softmax" or _gated(row) for row in chosen):
         raise NotHere(f"neither clipped_softmax nor softmax with a gate ({', '.join(GATES)})")
-    several = len({place_of(row) for row in chosen}) > 1
-    groups = grouped(sorted(chosen, key=_order), lambda row: _label(row, several))
+    groups = grouped(sorted(chosen, key=_order), names_of(chosen, _words))
     columns = (accuracy_column(metric), MAX_NORM, MEAN_KURTOSIS, W8A8)
     return outlier_table("table7", "Outliers and quantization", groups, columns)
 
@@ -28,11 +27,6 @@ def _order(row: Row) -> tuple[object, ...]:
     """As the paper's rows: vanilla, clipped softmax by gamma, gates; first without the norm of patches."""
     kind = 2 if _gated(row) else int(row.h == "clipped_softmax")
     return (place_of(row), row.settings["model.patch_norm"] != "none", kind, _words(row))
-
-
-def _label(row: Row, several: bool) -> str:
-    norm = "" if row.settings["model.patch_norm"] == "none" else " + patch norm"
-    return (f"{row.dataset} {row.size}: " if several else "") + _words(row) + norm
 
 
 def _words(row: Row) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vit_attn.report.collect import Row
-from vit_attn.report.group import grouped, place_of
+from vit_attn.report.group import grouped, names_of, place_of
 from vit_attn.report.metric import Metric
 from vit_attn.report.outliers import MAX_NORM, W8A8, accuracy_column, outlier_table
 from vit_attn.report.series import Dots, NotHere
@@ -14,9 +14,8 @@ def chart(rows: Sequence[Row], metric: Metric) -> Dots:
     chosen = [row for row in rows if row.h in ("softmax", "clipped_softmax") and row.gate == "none"]
     if len({_numbers(row) for row in chosen if row.h == "clipped_softmax"}) < 2:
         raise NotHere("clipped_softmax with fewer than two pairs of gamma and zeta")
-    where = {(*place_of(row), row.settings["model.patch_norm"]) for row in chosen}
     ordered = sorted(chosen, key=lambda row: (place_of(row), row.settings["model.patch_norm"], *_order(row)))
-    groups = grouped(ordered, lambda row: _label(row, len(where) > 1))
+    groups = grouped(ordered, names_of(chosen, _label))
     return outlier_table("table8", "Clipped softmax by γ and ζ", groups, (accuracy_column(metric), MAX_NORM, W8A8))
 
 
@@ -34,8 +33,6 @@ def _order(row: Row) -> tuple[bool, float, float]:
     return gamma != 0 and zeta != 1, -gamma, zeta
 
 
-def _label(row: Row, several: bool) -> str:
+def _label(row: Row) -> str:
     gamma, zeta = _numbers(row)
-    norm = row.settings["model.patch_norm"]
-    place = f"{row.dataset} {row.size}{'' if norm == 'none' else ' + patch norm'}: " if several else ""
-    return f"{place}γ = {gamma:g}, ζ = {zeta:g}"
+    return f"γ = {gamma:g}, ζ = {zeta:g}"
