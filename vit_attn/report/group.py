@@ -65,7 +65,8 @@ def with_others(rows: Sequence[Row], lines: dict[Path, Line], place: Callable[[R
     new = {}
     for row in rows:
         line, words = lines[row.path], words_of(row, others)
-        new[row.path] = Line(f"{line.label}, {words}", f"{line.kin}, {words}", line.variant)
+        label, kin = (", ".join(filter(None, (name, words))) for name in (line.label, line.kin))
+        new[row.path] = Line(label, kin, line.variant)
     return new
 
 

@@ -28,7 +28,8 @@ def looks_of(series: Sequence[Series]) -> dict[str, Look]:
     kins, variants = list(dict.fromkeys(one.kin for one in others)), sorted({one.variant for one in others})
     looks = {}
     for i, label in enumerate(references):
-        looks[label] = Look(LEVEL_COLOURS[i % len(LEVEL_COLOURS)], "o", REFERENCE_DASHES[i % len(REFERENCE_DASHES)], False)
+        dashes = REFERENCE_DASHES[(i + i // len(LEVEL_COLOURS)) % len(REFERENCE_DASHES)]
+        looks[label] = Look(LEVEL_COLOURS[i % len(LEVEL_COLOURS)], "o", dashes, False)
     for one in others:
         i, j = kins.index(one.kin), variants.index(one.variant)
         looks[one.label] = Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[j % len(DASHES)], j > 0)

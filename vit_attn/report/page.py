@@ -65,7 +65,8 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def _section(drawing: Drawing, index: int) -> str:
-    panels = "".join('<div class="panel"></div>' for _ in plots_of(drawing))
+    titles = [html.escape(plot["title"]) for plot in plots_of(drawing)]
+    panels = "".join(f'<figure><figcaption>{title}</figcaption><div class="panel"></div></figure>' for title in titles)
     links = " ".join(f'<a href="{drawing.name}.{kind}">{kind.upper()}</a>' for kind in ("png", "svg", "csv"))
     legend = _legend(drawing) if isinstance(drawing, Chart) else ""
     tables = "".join(_table(table) for table in drawing.tables if table.rows)
@@ -103,18 +104,24 @@ def _mark(symbol: str) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in table.head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    shown = [i for i, name in enumerate(table.head) if not name.endswith("std")]  # deviations stand in the cells of their means
+    head = "".join(f"<th>{html.escape(table.head[i].replace('_', ' '))}</th>" for i in shown)
+    body = "".join(f"<tr>{''.join(_cell(row[i], _deviation(table, row, i)) for i in shown)}</tr>" for row in table.rows)
     note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
     words = f'{html.escape(table.title)} <small><a href="{table.name}.csv">CSV</a></small>'
     return f"<h3>{words}</h3><div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
 
 
-def _cell(value: Any) -> str:
+def _deviation(table: Table, row: Sequence[Any], i: int) -> float | None:
+    """The standard deviation of the mean in column `i`, which stands right of it."""
+    return row[i + 1] if table.head[i + 1 : i + 2] and table.head[i + 1].endswith("std") else None
+
+
+def _cell(value: Any, deviation: float | None = None) -> str:
     if isinstance(value, str):
         return f"<td>{html.escape(value)}</td>"
     number = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f'<td class="n">{html.escape(number)}</td>'
+    return f'<td class="n">{html.escape(number)}{f" ± {deviation:.2g}" if deviation else ""}</td>'
 
 
 def _absent(absent: dict[str, str]) -> list[str]:

@@ -136,5 +136,5 @@ def _columns(dots: Dots) -> list[Plot]:
         y_axis = {"categoryorder": "array", "categoryarray": labels[::-1], "automargin": True, "gridcolor": GRID}
         y_axis |= {"range": [-0.5, len(labels) - 0.5], "type": "category"}
         layout = {"xaxis": x_axis, "yaxis": y_axis, "height": 110 + 26 * len(labels)}
-        plots.append({"title": title if known else f"{title}: not measured", "data": [seeds, means], "layout": layout})
+        plots.append({"title": "" if known else f"{title}: not measured", "data": [seeds, means], "layout": layout})
     return plots

@@ -39,8 +39,9 @@ def values_of(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:
 
 
 def words_of(row: Row, keys: Sequence[str]) -> str:
-    """ "peak_lr 0.001, pool tok"."""
-    return ", ".join(f"{short_name(key, keys)} {value}" for key, value in zip(keys, values_of(row, keys), strict=True))
+    """ "peak_lr 0.001, pool tok"; without settings that are None, as a gamma where nothing is clipped."""
+    values = zip(keys, values_of(row, keys), strict=True)
+    return ", ".join(f"{short_name(key, keys)} {value}" for key, value in values if value is not None)
 
 
 def _settings(rows: Sequence[Row]) -> list[str]:

@@ -3,17 +3,28 @@
 const charts = JSON.parse(document.getElementById("plots").textContent);
 // A finger scrolls the page; zooming is then a button of the plot's bar.
 const fingers = matchMedia("(pointer: coarse)").matches;
-const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+const buttons = [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]];
+const settings = { responsive: true, displaylogo: false, displayModeBar: fingers || "hover", modeBarButtons: buttons };
 const common = {
   showlegend: false, hovermode: "closest", dragmode: fingers ? false : "zoom", height: 320,
-  margin: { l: 56, r: 12, t: 36, b: 48 }, font: { family: "inherit", size: 12, color: "#222" },
+  margin: { l: 56, r: 12, t: 26, b: 48 }, font: { family: "inherit", size: 12, color: "#222" },
   hoverlabel: { bgcolor: "#fff", font: { color: "#222" } },
 };
 
+// On a phone, the names of a table's rows take several lines, to leave room for the dots.
+function narrowed(layout) {
+  const names = layout.yaxis.categoryarray;
+  if (!names || innerWidth >= 600) return layout;
+  const ticktext = names.map((name) => name.replace(/: |, | (?=[γπ+]|n_hid)/g, "<br>"));
+  const lines = Math.max(...ticktext.map((text) => text.split("<br>").length));
+  const yaxis = { ...layout.yaxis, tickvals: names, ticktext, tickfont: { size: 10 } };
+  return { ...layout, yaxis, xaxis: { ...layout.xaxis, nticks: 4 }, height: 110 + (8 + 13 * lines) * names.length };
+}
+
 for (const chart of document.querySelectorAll(".panels")) {
+  const panels = chart.querySelectorAll(".panel");
   charts[chart.dataset.chart].forEach((plot, i) => {
-    const title = { text: plot.title, font: { size: 14 }, x: 0.5, y: 0.98, yanchor: "top" };
-    Plotly.newPlot(chart.children[i], plot.data, { ...common, title, ...plot.layout }, settings);
+    Plotly.newPlot(panels[i], plot.data, { ...common, ...narrowed(plot.layout) }, settings);
   });
 }
 
