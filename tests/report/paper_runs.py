@@ -91,7 +91,10 @@ def outliers(folder, seeds):
     rows = [
         ({f"{a}.h": "softmax"}, 80.75, 358.5, 1018.3, 69.24),
         *(({f"{a}.h": "clipped_softmax", f"{a}.gamma": g}, 80.3, 70.0, 25.0, 78.7) for g in (-0.003, -0.004)),
-        *(({f"{a}.h": "clipped_softmax", f"{a}.gamma": g, f"{a}.zeta": z}, 78.3, 119, 30, 76.4) for g, z in ((-0.003, 1.003), (0, 1.01))),
+        *(
+            ({f"{a}.h": "clipped_softmax", f"{a}.gamma": g, f"{a}.zeta": z}, 78.3, 119, 30, 76.4)
+            for g, z in ((-0.003, 1.003), (0, 1.01))
+        ),
         *(({f"{a}.h": "softmax", f"{a}.gate": "linear", f"{a}.pi_init": p}, 80.5, 87.0, 25.0, 79.0) for p in (0.25, 0.5)),
         ({f"{a}.h": "softmax", f"{a}.gate": "mlp"}, 80.62, 118.2, 47.8, 78.79),
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vit_attn.report.curve import curves
 
 from vit_attn.report.collect import collect
-from vit_attn.report.curve import curves
 from vit_attn.report.figure import draw
 from vit_attn.report.table import missing_lines
 from vit_attn.spec.errors import UserError

@@ -1,6 +1,7 @@
 """Charts over alpha: panels by place, a line for each h, softmax as a level; and the table of the best alphas."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from vit_attn.report.best_alpha import best_alpha
@@ -25,9 +26,7 @@ def alpha_chart(
         for place in sorted(places, key=place_order)
     )
     best = best_alpha_table(name, panels, metric)
-    return Chart(
-        name, title, "alpha", X_LABEL, X_HTML, panels, tables=(best, *tables), missing=missing(rows, [metric.name])
-    )
+    return Chart(name, title, "alpha", X_LABEL, X_HTML, panels, tables=(best, *tables), missing=missing(rows, [metric.name]))
 
 
 def best_alpha_table(name: str, panels: Sequence[Panel], metric: Metric) -> Table:
@@ -56,8 +55,8 @@ def cost_table(name: str, rows: Sequence[Row], has: Callable[[Row], bool], what:
     for (with_it, twin), group in hours.items():
         others = hours.get((False, twin), [])
         if with_it and others:
-            ratio = sum(r.core_hours or 0.0 for r in group) / len(group) / (sum(r.core_hours or 0.0 for r in others) / len(others))
-            extra.setdefault(twin[:3], []).append(100 * (ratio - 1))
+            dear, cheap = (fmean(row.core_hours or 0.0 for row in runs) for runs in (group, others))
+            extra.setdefault(twin[:3], []).append(100 * (dear / cheap - 1))
     body = [(f"{place[0]}  {place[1]}", place[2], *spread(values), len(values)) for place, values in extra.items()]
     head = ("panel", "h", "extra_core_hours_percent", "std", "pairs")
     note = "speed/core_hours of status.json, as measured: training time x devices, without evaluation."

@@ -12,7 +12,7 @@ WINDOW = 0.5  # alphas so near to the best one of the grid take part in the fit,
 
 
 class BestAlpha(NamedTuple):
-    """alpha at the maximum, the metric there, the interval of alpha (None: one seed), and why there is none, or what limits it."""
+    """alpha at the maximum, the metric there, its interval (None: one seed), and why it is missing or what limits it."""
 
     alpha: float | None
     value: float | None

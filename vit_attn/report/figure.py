@@ -22,7 +22,7 @@ FONTS: Any = {
     **{"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 11},
     **{"svg.hashsalt": "vit_attn", "svg.fonttype": "none", "font.family": "sans-serif"},
 }
-CROSS: Any = {"marker": "x", "markersize": 8, "markeredgewidth": 2.2, "linestyle": "none"}
+CROSS: Any = {"marker": "x", "markersize": 8, "markeredgewidth": 2.2, "linestyle": "none", "clip_on": False}
 
 
 def write_figure(drawing: Drawing, files: Sequence[Path]) -> None:
@@ -32,6 +32,7 @@ def write_figure(drawing: Drawing, files: Sequence[Path]) -> None:
         for file in files:
             metadata = {"Date": None} if file.suffix == ".svg" else {}
             figure.savefig(file, dpi=DOTS_AN_INCH, metadata=metadata)
+            figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
 
 
 def draw(chart: Chart) -> Figure:
@@ -74,12 +75,12 @@ def _draw_panel(axis: Axes, panel: Panel, looks: Mapping[str, Look], marks: Mapp
 def _draw_line(axis: Axes, points: Sequence[Point], look: Look, marks: Mapping[str, str]) -> None:
     if not points:
         return
-    xs, means = [point.x for point in points], [point.mean for point in points]
+    xs, means = [point.x or 0.0 for point in points], [point.mean for point in points]
     face = "white" if look.hollow else look.colour
     style: Any = {"color": look.colour, "markerfacecolor": face, "markersize": 6.5, "markeredgewidth": 1.5}
     axis.plot(xs, means, linestyle=_dashes(look), linewidth=1.8, marker="" if marks else look.marker, **style)
     for point in points if marks else ():
-        axis.plot([point.x], [point.mean], marker=marks[point.mark], **style)
+        axis.plot([point.x or 0.0], [point.mean], marker=marks[point.mark], **style)
     if any(point.std for point in points):
         low, high = [p.mean - p.std for p in points], [p.mean + p.std for p in points]
         axis.fill_between(xs, low, high, color=look.colour, alpha=0.16, linewidth=0)
@@ -102,7 +103,8 @@ def _draw_diverged(axis: Axes, series: Sequence[Series], looks: Mapping[str, Loo
         for x in one.diverged:
             height = 0.035 + 0.06 * stacked.get(x, 0)
             stacked[x] = stacked.get(x, 0) + 1
-            axis.plot([x], [height], color=looks[one.label].colour, transform=axis.get_xaxis_transform(), clip_on=False, **CROSS)
+            where: Any = {"color": looks[one.label].colour, "transform": axis.get_xaxis_transform()}
+            axis.plot([x], [height], **where, **CROSS)
 
 
 def _scale(chart: Chart, axes: Sequence[Axes]) -> None:
@@ -117,7 +119,7 @@ def _scale(chart: Chart, axes: Sequence[Axes]) -> None:
             axis.sharey(first[panel.y_label])
         first.setdefault(panel.y_label, axis)
     axes[0].autoscale_view()
-    xs = sorted({p.x for s in chart.series for p in s.points if p.x is not None} | {x for s in chart.series for x in s.diverged})
+    xs = sorted({x for series in chart.series for x in series.xs})
     if chart.log_x:
         log_ticks(axes[0].xaxis, min(xs), max(xs))
     else:

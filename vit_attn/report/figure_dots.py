@@ -4,11 +4,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vit_attn.report.look import COLOURS, LEVEL_COLOURS
-from vit_attn.report.series import Dots, spread
+from vit_attn.report.series import Dots, is_wide, spread
 from vit_attn.report.ticks import log_ticks
 
 INCHES_A_COLUMN = 2.3
-WIDE_RATIO = 20.0  # from here on, an axis is logarithmic
 
 
 def draw_dots(dots: Dots) -> Figure:
@@ -41,9 +40,3 @@ def draw_dots(dots: Dots) -> Figure:
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     return figure
-
-
-def is_wide(cells: list[tuple[float, ...]]) -> bool:
-    """Whether the values span so much that only a logarithmic axis shows them all."""
-    values = [value for cell in cells for value in cell]
-    return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE_RATIO

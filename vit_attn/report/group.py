@@ -71,7 +71,7 @@ def with_others(rows: Sequence[Row], lines: dict[Path, Line], place: Callable[[R
 
 
 def alpha_series(rows: Sequence[Row], lines: dict[Path, Line], metric: Metric) -> tuple[Series, ...]:
-    """A series for each line, its x being alpha, variants of one kin next to each other; one of runs without alpha is a level."""
+    """A series for each line, x being alpha, variants of one kin side by side. Without alpha it is a level."""
     found = []
     for line, group in grouped(rows, lambda row: lines[row.path]).items():
         points = [point(of, metric, alpha) for alpha, of in grouped(group, lambda row: row.alpha).items()]

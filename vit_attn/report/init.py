@@ -12,7 +12,7 @@ from vit_attn.report.series import Chart, NotHere, Panel, Point, Series
 from vit_attn.spec.errors import UserError
 
 FILE = "init_scale.csv"
-LEAST_MEAN = 0.05  # of a standard deviation: below, as identity's, a mean is as good as 0 and has no place on a logarithmic axis
+LEAST_MEAN = 0.05  # of a standard deviation: below, as identity's, a mean is as good as 0, which has no logarithm
 
 
 def chart(rows: Sequence[Row], paths: Sequence[Path]) -> Chart:

@@ -1,4 +1,4 @@
-"""What tables 7 and 8 of arXiv:2306.12929 are made of: forms of attention by name, and the columns that are measured of each."""
+"""What tables 7 and 8 of arXiv:2306.12929 are made of: the columns that are measured of each form of attention."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -53,5 +53,5 @@ def _values(rows: Sequence[Row], column: Column) -> tuple[float, ...]:
 
 def _value(row: Row, column: Column) -> list[float]:
     """One value, in percent if it is a share; empty where nothing was measured."""
-    values = [100 * row.metrics[name] if Metric(name).is_share else row.metrics[name] for name in column.metrics if name in row.metrics]
-    return values[:1]
+    name = next((name for name in column.metrics if name in row.metrics), None)
+    return [] if name is None else [row.metrics[name] * (100.0 if Metric(name).is_share else 1.0)]

@@ -8,7 +8,6 @@ from vit_attn.report.group import alpha_series, grouped, line_of, missing, with_
 from vit_attn.report.metric import Metric
 from vit_attn.report.series import Chart, NotHere, Panel
 
-
 MOST_LINES, MOST_LEVELS = 16, 6  # beyond, nobody can tell them apart, and the figures of the papers are the better view
 
 

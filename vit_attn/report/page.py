@@ -12,26 +12,19 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 
 from vit_attn.report.collect import Row
-from vit_attn.report.look import Look, looks_of, marks_of
-from vit_attn.report.plot import SYMBOLS, plots_of
+from vit_attn.report.page_legend import legend
+from vit_attn.report.plot import plots_of
 from vit_attn.report.series import Chart, Drawing, Table
 from vit_attn.report.table import state_of
 from vit_attn.report.varied import short_name, values_of, varied_settings
 
 PARTS = files("vit_attn.report") / "page"
-SHAPES = {  # of the marks, in a box of 10 x 10
-    "circle": '<circle cx="5" cy="5" r="4"/>',
-    "square": '<rect x="1.5" y="1.5" width="7" height="7"/>',
-    "triangle-up": '<path d="M5 1L9 9H1Z"/>',
-    "diamond": '<path d="M5 .5L9.5 5L5 9.5L.5 5Z"/>',
-    "triangle-down": '<path d="M5 9L9 1H1Z"/>',
-    "cross": '<path d="M3.5 1h3v2.500h2.500v3h-2.500v2.500h-3v-2.500h-2.500v-3h2.500Z"/>',
-    "x": '<path d="M1 2.500L2.500 1L5 3.500L7.500 1L9 2.500L6.500 5L9 7.500L7.500 9L5 6.500L2.500 9L1 7.500L3.500 5Z"/>',
-    "star": '<path d="M5 .5L6.300 3.700L9.700 4L7.100 6.200L7.900 9.500L5 7.700L2.100 9.500L2.900 6.200L.3 4L3.700 3.700Z"/>',
-}
+FEW_LINES, FEW_ROWS = 9, 60  # longer lists are folded up
 
 
-def write_page(file: Path, rows: Sequence[Row], drawings: Sequence[Drawing], absent: dict[str, str], missing: Sequence[str]) -> None:
+def write_page(
+    file: Path, rows: Sequence[Row], drawings: Sequence[Drawing], absent: dict[str, str], missing: Sequence[str]
+) -> None:
     """Links are relative to the folder of `file`, so that a sweep's directory can be moved or copied whole."""
     title = ", ".join(dict.fromkeys(row.path.resolve().parent.name for row in rows))
     plots = [plots_of(drawing) for drawing in drawings if drawing.has_points]
@@ -40,7 +33,9 @@ def write_page(file: Path, rows: Sequence[Row], drawings: Sequence[Drawing], abs
         "title": html.escape(title),
         "style": (PARTS / "page.css").read_text(),
         "summary": html.escape(_summary(rows)),
-        "sections": "\n".join([*shown, _list("Missing", missing, True), _list("Figures that these runs are not for", _absent(absent))]),
+        "sections": "\n".join(
+            [*shown, _list("Missing", missing, True), _list("Figures that these runs are not for", _absent(absent))]
+        ),
         "members": _members(rows, file.parent),
         "plots": _script_json(plots),
         "script": (PARTS / "page.js").read_text(),
@@ -68,39 +63,12 @@ def _section(drawing: Drawing, index: int) -> str:
     titles = [html.escape(plot["title"]) for plot in plots_of(drawing)]
     panels = "".join(f'<figure><figcaption>{title}</figcaption><div class="panel"></div></figure>' for title in titles)
     links = " ".join(f'<a href="{drawing.name}.{kind}">{kind.upper()}</a>' for kind in ("png", "svg", "csv"))
-    legend = _legend(drawing) if isinstance(drawing, Chart) else ""
+    names = legend(drawing) if isinstance(drawing, Chart) else ""
     tables = "".join(_table(table) for table in drawing.tables if table.rows)
     kind = "lines" if isinstance(drawing, Chart) else "dots"
     head = f"<h2>{html.escape(drawing.title)} <small>{drawing.name} {links}</small></h2>"
-    figure = f'{legend}<div class="panels {kind}" data-chart="{index}">{panels}</div>'
+    figure = f'{names}<div class="panels {kind}" data-chart="{index}">{panels}</div>'
     return f'<section id="{drawing.name}">{head}{figure}{tables}{_list("Missing here", drawing.missing)}</section>'
-
-
-def _legend(chart: Chart) -> str:
-    """Of all panels together. A press on a line's name hides it, and shows it again."""
-    looks, marks = looks_of(chart.series), marks_of(chart.series)
-    levels = {series.label for series in chart.series if all(point.x is None for point in series.points)}
-    items = [
-        f'<button type="button" aria-pressed="true" data-label="{html.escape(label)}">'
-        f"{_swatch(look, not marks and label not in levels)}{html.escape(label)}</button>"
-        for label, look in looks.items()
-    ]
-    items += [f"<span>{_mark(SYMBOLS[marker])}{html.escape(mark)}</span>" for mark, marker in marks.items()]
-    if any(series.diverged for series in chart.series):
-        items.append('<span><svg viewBox="0 0 10 10" class="mark"><path d="M1 1L9 9M9 1L1 9" stroke="#555" stroke-width="2"/></svg>diverged</span>')
-    return f'<div class="legend">{"".join(items)}</div>'
-
-
-def _swatch(look: Look, marked: bool) -> str:
-    dash = f' stroke-dasharray="{" ".join(map(str, look.dashes))}"' if look.dashes else ""
-    line = f'<path d="M0 5H30" stroke="{look.colour}" stroke-width="2"{dash}/>'
-    fill = "#fff" if look.hollow else look.colour
-    mark = f'<g transform="translate(10)" fill="{fill}" stroke="{look.colour}">{SHAPES[SYMBOLS[look.marker]]}</g>' if marked else ""
-    return f'<svg viewBox="0 0 30 10" class="swatch" aria-hidden="true">{line}{mark}</svg>'
-
-
-def _mark(symbol: str) -> str:
-    return f'<svg viewBox="0 0 10 10" class="mark" aria-hidden="true" fill="#555">{SHAPES[symbol]}</svg>'
 
 
 def _table(table: Table) -> str:
@@ -129,10 +97,12 @@ def _absent(absent: dict[str, str]) -> list[str]:
 
 
 def _list(title: str, lines: Sequence[str], is_open: bool = False) -> str:
-    if not lines:
-        return ""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<details{' open' if is_open and len(lines) < 9 else ''}><summary>{title}: {len(lines)}</summary><ul>{items}</ul></details>"
+    return _folded(f"{title}: {len(lines)}", f"<ul>{items}</ul>", is_open and len(lines) < FEW_LINES) if lines else ""
+
+
+def _folded(title: str, content: str, is_open: bool) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{title}</summary>{content}</details>"
 
 
 def _members(rows: Sequence[Row], folder: Path) -> str:
@@ -142,7 +112,7 @@ def _members(rows: Sequence[Row], folder: Path) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(_member(row, extra, folder))}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<details{" open" if len(rows) <= 60 else ""}><summary>Members: {len(rows)}</summary><div class=scroll>{table}</div></details>'
+    return _folded(f"Members: {len(rows)}", f"<div class=scroll>{table}</div>", len(rows) <= FEW_ROWS)
 
 
 def _member(row: Row, extra: Sequence[str], folder: Path) -> list[str]:

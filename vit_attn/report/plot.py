@@ -2,44 +2,40 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from vit_attn.report.figure_dots import is_wide
-from vit_attn.report.look import COLOURS, LEVEL_COLOURS, Look, looks_of, marks_of
-from vit_attn.report.series import Chart, Dots, Panel, Point, Series, spread
+from vit_attn.report.look import Look, looks_of, marks_of
+from vit_attn.report.plot_dots import GRID, Plot, columns_of
+from vit_attn.report.series import Chart, Dots, Panel, Point, Series
 
 SYMBOLS = {
     **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"},
     **{"X": "x", "*": "star"},
 }
-GRID = "#E3E3E3"
 PAD = 0.06  # of the range, on each side
-Plot = dict[str, Any]
+MOST_TICKS = 9
+ACROSS = 20  # parts of a level
 
 
 def plots_of(chart: Chart | Dots) -> list[Plot]:
     """{"title", "data", "layout"} of each panel."""
-    return _panels(chart) if isinstance(chart, Chart) else _columns(chart)
+    return _panels(chart) if isinstance(chart, Chart) else columns_of(chart)
 
 
 def _panels(chart: Chart) -> list[Plot]:
     looks, marks = looks_of(chart.series), marks_of(chart.series)
-    x_range = _range(_xs(chart.series), chart.log_x)
+    xs = sorted({x for series in chart.series for x in series.xs})
+    x_range = _range(xs, chart.log_x)
     plots = []
     for panel in chart.panels:
         shared = [series for other in chart.panels if other.y_label == panel.y_label for series in other.series]
         y_range = _range([y for series in shared for point in series.points for y in _ends(point)], chart.log_y)
         layout = {"xaxis": _axis(chart.x_html, x_range, chart.log_x), "yaxis": _axis(panel.y_label, y_range, chart.log_y)}
-        if not chart.log_x and len(ticks := sorted(set(_xs(chart.series)))) <= 9:
-            layout["xaxis"] |= {"tickvals": ticks}
+        if not chart.log_x and len(xs) <= MOST_TICKS:
+            layout["xaxis"] |= {"tickvals": xs}
         data = [trace for series in panel.series for trace in _traces(series, looks[series.label], marks, x_range)]
         data += _crosses(panel, looks, y_range)
         plots.append({"title": panel.title, "data": data, "layout": layout})
     return plots
-
-
-def _xs(series: Sequence[Series]) -> list[float]:
-    return [x for one in series for x in (*(p.x for p in one.points if p.x is not None), *one.diverged)]
 
 
 def _ends(point: Point) -> tuple[float, float]:
@@ -60,27 +56,38 @@ def _axis(title: str, ends: Sequence[float], log: bool) -> Plot:
 
 
 def _traces(series: Series, look: Look, marks: Mapping[str, str], x_range: Sequence[float]) -> list[Plot]:
-    """The band and the line. A level is a line across the panel."""
-    levels = [point for point in series.points if point.x is None]
+    """The band and the line. A level is a line across the panel, of many points, so that one is near wherever one points at."""
+    low, high = x_range
+    across = [low + (high - low) * i / ACROSS for i in range(ACROSS + 1)]
+    traces = []
+    for level in (point for point in series.points if point.x is None):
+        traces += _line(series.label, look, [level] * len(across), across, "lines")
     points = [point for point in series.points if point.x is not None]
-    traces = [trace for level in levels for trace in _line(series, look, [level, level], x_range, "lines")]
-    return traces + (_line(series, look, points, [p.x for p in points if p.x is not None], "lines+markers", marks) if points else [])
+    if points:
+        symbols = [marks.get(point.mark, look.marker) for point in points]
+        traces += _line(series.label, look, points, [point.x or 0.0 for point in points], "lines+markers", symbols)
+    return traces
 
 
 def _line(
-    series: Series, look: Look, points: Sequence[Point], xs: Sequence[float], mode: str, marks: Mapping[str, str] | None = None
+    label: str, look: Look, points: Sequence[Point], xs: Sequence[float], mode: str, symbols: Sequence[str] = ()
 ) -> list[Plot]:
-    symbols = [marks[point.mark] for point in points] if marks else [look.marker] * len(points)
     traces: list[Plot] = []
+    both: Plot = {"name": label, "meta": label}  # meta: by which the page's legend finds them
     if any(point.std for point in points):
         lows, highs = zip(*map(_ends, points), strict=True)
-        around = {"x": [*xs, *reversed(xs)], "y": [*lows, *reversed(highs)], "fill": "toself", "mode": "none"}
-        traces.append(around | {"fillcolor": _faint(look.colour), "hoverinfo": "skip", "name": series.label, "meta": series.label})
+        around: Plot = {"x": [*xs, *reversed(xs)], "y": [*lows, *reversed(highs)], "fill": "toself", "mode": "none"}
+        traces.append(both | around | {"fillcolor": _faint(look.colour), "hoverinfo": "skip"})
     dash = ",".join(f"{part}px" for part in look.dashes) or "solid"
-    marker = {"symbol": [SYMBOLS[s] + ("-open" if look.hollow else "") for s in symbols], "size": 9, "color": look.colour}
-    line = {"x": list(xs), "y": [point.mean for point in points], "mode": mode, "name": series.label, "meta": series.label}
-    line |= {"line": {"color": look.colour, "dash": dash, "width": 2}, "text": [_words(point) for point in points]}
-    traces.append(line | {"marker": marker, "hovertemplate": f"<b>{series.label}</b><br>%{{text}}<extra></extra>"})
+    marker: Plot = {"symbol": [SYMBOLS[s] + ("-open" if look.hollow else "") for s in symbols], "size": 9, "color": look.colour}
+    line: Plot = {
+        "x": list(xs),
+        "y": [point.mean for point in points],
+        "mode": mode,
+        "text": [_words(point) for point in points],
+    }
+    line |= {"line": {"color": look.colour, "dash": dash, "width": 2}, "marker": marker}
+    traces.append(both | line | {"hovertemplate": f"<b>{label}</b><br>%{{text}}<extra></extra>"})
     return traces
 
 
@@ -111,30 +118,3 @@ def _crosses(panel: Panel, looks: Mapping[str, Look], y_range: list[float]) -> l
             words = f"<b>{series.label}</b><br>diverged at %{{x}}<extra></extra>"
             traces.append(trace | {"name": f"{series.label} diverged", "hovertemplate": words})
     return traces
-
-
-def _columns(dots: Dots) -> list[Plot]:
-    """A panel for each metric; the settings are named left of each of them."""
-    labels = [label for label, _ in dots.rows]
-    plots = []
-    for column, title in enumerate(dots.columns):
-        cells = [cells[column] for _, cells in dots.rows]
-        known = [(label, *spread(values), values) for label, values in zip(labels, cells, strict=True) if values]
-        wide = is_wide(cells)
-        seeds = {
-            **{"x": [v for *_, values in known for v in values], "y": [label for label, *_, values in known for _ in values]},
-            **{"mode": "markers", "marker": {"symbol": "circle-open", "size": 7, "color": LEVEL_COLOURS[1]}, "hoverinfo": "x"},
-        }
-        means = {
-            **{"x": [mean for _, mean, _, _ in known], "y": [label for label, *_ in known], "mode": "markers"},
-            **{"error_x": {"array": [std for _, _, std, _ in known], "color": COLOURS[0]}},
-            **{"marker": {"symbol": "diamond", "size": 9, "color": COLOURS[0]}},
-            "hovertemplate": "<b>%{y}</b><br>%{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
-        }
-        x_axis = {"title": {"text": title}, "gridcolor": GRID, "zeroline": False, "automargin": True}
-        x_axis |= {"type": "log", "tickformat": "~g"} if wide else {}
-        y_axis = {"categoryorder": "array", "categoryarray": labels[::-1], "automargin": True, "gridcolor": GRID}
-        y_axis |= {"range": [-0.5, len(labels) - 0.5], "type": "category"}
-        layout = {"xaxis": x_axis, "yaxis": y_axis, "height": 110 + 26 * len(labels)}
-        plots.append({"title": "" if known else f"{title}: not measured", "data": [seeds, means], "layout": layout})
-    return plots

@@ -54,7 +54,7 @@ def power_law(compute: Sequence[float], errors: Sequence[float], stream: int = 0
 
 
 def compute_ratio(law: PowerLaw | None, reference: PowerLaw | None, errors: tuple[float, float]) -> Ratio:
-    """Compute by `law` over compute by `reference`, in the middle (of logarithms) of `errors`, a range that both have reached."""
+    """Compute by `law` over that by `reference`, at the geometric mean of `errors`: ends of a range that both have reached."""
     if law is None or reference is None:
         return Ratio(None, None, None, None, f"not enough points: at least {FEWEST} model sizes of each are needed")
     low, high = errors

@@ -17,7 +17,7 @@ with epy.lazy_imports():  # matplotlib takes its time, the first time on a machi
 
 from vit_attn.report.figures import ALL, Drawings, drawings
 
-MOST_LINES = 20  # of what is missing, on the screen; the files have all
+MOST_ROWS, MOST_LINES = 100, 20  # of results, and of what is missing, on the screen; the files have all
 
 
 def publish(paths: Sequence[Path], console: Console, names: Sequence[str] = (), metric: Metric | None = None) -> list[Path]:
@@ -42,7 +42,9 @@ def publish(paths: Sequence[Path], console: Console, names: Sequence[str] = (), 
     tables += [file for drawing in found.drawn if drawing.has_points for file in chart_csv.write_chart_csv(drawing, folder)]
     tables.append(folder / "report.html")
     page.write_page(tables[-1], rows, found.drawn, found.absent, missing)
-    console.print(results_table(rows))
+    console.print(results_table(rows[:MOST_ROWS]))
+    if len(rows) > MOST_ROWS:
+        console.print(f"and {len(rows) - MOST_ROWS} more, in results.md", highlight=False)
     _tell_missing(console, rows, missing, lost)
     _tell_figures(console, found, names)
     for name, files in (("Figure", pictures), ("Results", tables)):

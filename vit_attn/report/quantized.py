@@ -1,4 +1,4 @@
-"""What post-training quantization measured of a run: RUN/quant/*.json and RUN/quant/*/*.json, read as metrics by their names."""
+"""What post-training quantization measured of a run: RUN/quant/*.json and RUN/quant/*/*.json, as metrics."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ def quantized_metrics(run: Path) -> dict[str, float]:
 
     A file that cannot be read is as one that is not there: its column stays empty and is told as missing.
     """
-    folder, found = run / "quant", {}
+    folder = run / "quant"
+    found: dict[str, float] = {}
     for file in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]) if folder.is_dir() else ():
         try:
             found.update(_leaves(json.loads(file.read_text())))

@@ -1,9 +1,11 @@
-"""What a chart is made of: points (mean and spread over seeds), series of them, panels, and the chart. Nothing is drawn here."""
+"""What a chart is made of: points (mean and spread over seeds), series of them, panels. Nothing is drawn here."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+WIDE_RATIO = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Series:
     reference: bool = False
     kin: str = ""  # series of one kin share a colour: relu with and without a gate
     variant: str = ""  # what distinguishes them
+
+    @property
+    def xs(self) -> list[float]:
+        """Of points and of what diverged."""
+        return [*(point.x for point in self.points if point.x is not None), *self.diverged]
 
 
 @dataclass(frozen=True)
@@ -100,13 +107,19 @@ class Dots:
         return any(cell for _, cells in self.rows for cell in cells)
 
 
-Drawing = Chart | Dots
+Drawing = Chart | Dots  # what a figure of report.figures is
 
 
-class NotHere(Exception):
+class NotHere(Exception):  # noqa: N818 (it is no error)
     """The runs are not those of a figure; the message says which ones would be."""
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """(mean, standard deviation with n - 1; 0 for one value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def is_wide(cells: Sequence[Sequence[float]]) -> bool:
+    """Whether the values span so much that only a logarithmic axis shows them all."""
+    values = [value for cell in cells for value in cell]
+    return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE_RATIO
