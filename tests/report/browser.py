@@ -1,6 +1,7 @@
 """A page in headless Chromium, over its debugging pipe: no server, no port, no further library."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -25,17 +26,20 @@ class Browser:
 
     def __init__(self, profile, width, height, touch=False):
         ours, theirs = os.pipe(), os.pipe()  # what we write, what it writes: its descriptors 3 and 4
+        its = [fcntl.fcntl(end, fcntl.F_DUPFD, 64) for end in (ours[0], theirs[1])]  # neither of which is 3 or 4 now
+        os.close(ours[0])
+        os.close(theirs[1])
         flags = [*FLAGS, f"--user-data-dir={profile}", "about:blank"]
 
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{ours[0]} 4>&{theirs[1]}', PROGRAM, *flags],
-            pass_fds=(ours[0], theirs[1]),
+            ["bash", "-c", f'exec "$0" "$@" 3<&{its[0]} 4>&{its[1]}', PROGRAM, *flags],
+            pass_fds=its,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        os.close(ours[0])
-        os.close(theirs[1])
+        for end in its:
+            os.close(end)
         self._out, self._in = ours[1], theirs[0]
         self._rest, self._count, self._session, self.events = b"", 0, None, []
         target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")["targetId"]
@@ -69,7 +73,7 @@ class Browser:
 
     def until(self, script, seconds=60):
         deadline = time.monotonic() + seconds
-        while not self.value(script):
+        while not self.value(f"!!({script})"):
             assert time.monotonic() < deadline, f"it never was: {script}"
             time.sleep(0.05)
 

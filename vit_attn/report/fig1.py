@@ -28,9 +28,8 @@ def chart(rows: Sequence[Row], metric: Metric) -> Chart:
     for dataset, group in grouped(chosen, lambda row: row.dataset).items():
         shown = [metric, *([TRANSFER] if metric != TRANSFER and any(TRANSFER.of(row) is not None for row in group) else [])]
         for one in shown:
-            label = "10-shot linear transfer (%)" if one == TRANSFER else one.label
             series = [_series(line, of, one) for line, of in grouped(group, lambda row: lines[row.path]).items()]
-            panels.append(Panel(dataset, tuple(series), label))
+            panels.append(Panel(dataset, tuple(series), one.label))
     tables = _fit_tables([panel for panel in panels if panel.y_label == metric.label], metric)
     hours = "core-hours (training time x devices)"
     found = missing(chosen, [metric.name, HOURS])

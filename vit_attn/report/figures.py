@@ -8,6 +8,7 @@ from vit_attn.report import fig1, fig2, fig3, fig4, init, overview, table7, tabl
 from vit_attn.report.collect import Row
 from vit_attn.report.metric import Metric
 from vit_attn.report.series import Drawing, NotHere
+from vit_attn.report.varied import distinct
 
 Maker = Callable[[Sequence[Row], Metric, Sequence[Path]], Drawing]
 OVERVIEW: Maker = lambda rows, metric, paths: overview.chart(rows, metric)
@@ -33,6 +34,7 @@ class Drawings(NamedTuple):
 def drawings(names: Sequence[str], rows: Sequence[Row], metric: Metric, paths: Sequence[Path]) -> Drawings:
     """The overview, and those of `names` (empty, or "all": every one) for which there are runs."""
     wanted = list(FIGURES) if not names or ALL in names else list(dict.fromkeys(names))
+    rows = distinct(rows)
     drawn: list[Drawing] = []
     absent = {}
     for name, make in {"figure": OVERVIEW, **{name: FIGURES[name] for name in wanted}}.items():

@@ -7,6 +7,12 @@ from vit_attn.report.collect import Row
 from vit_attn.spec.errors import unknown
 
 SHARES = ("accuracy", "top5", "shot")  # ends of names of metrics that are shares of images, shown in percent
+WORDS = {
+    "val/accuracy": "validation accuracy",
+    "val/loss": "validation loss",
+    "i1k/accuracy": "ImageNet-1k accuracy",
+    "fewshot/mean_10shot": "10-shot linear transfer",
+}
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        words = {"val/accuracy": "validation accuracy", "val/loss": "validation loss", "i1k/accuracy": "ImageNet-1k accuracy"}
-        return words.get(self.name, self.name) + (" (%)" if self.is_share else "")
+        return WORDS.get(self.name, self.name) + (" (%)" if self.is_share else "")
 
     def of(self, row: Row) -> float | None:
         """In percent if it is a share; None unless the run is done and has it."""

@@ -43,7 +43,7 @@ def outlier_table(name: str, title: str, groups: dict[str, list[Row]], columns: 
         without = [row.name for rows in groups.values() for row in rows if row.state == "done" and not _value(row, column)]
         if without:
             lacking.append(f"{column.label}: {len(without)} done without {' or '.join(column.metrics)}, first {without[0]}")
-    table = Table(f"{name}_table", title, tuple(head), tuple(body), "Mean and standard deviation over seeds.")
+    table = Table(name, title, tuple(head), tuple(body), "Mean and standard deviation over seeds.")
     return Dots(name, title, tuple(column.label for column in columns), tuple(cells.items()), (table,), tuple(lacking))
 
 

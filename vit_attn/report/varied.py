@@ -44,6 +44,17 @@ def words_of(row: Row, keys: Sequence[str]) -> str:
     return ", ".join(f"{short_name(key, keys)} {value}" for key, value in values if value is not None)
 
 
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """`rows` without runs that another sweep has too: the same run twice is not two seeds. One that is done goes first."""
+    keys = _settings(rows)
+    found: dict[str, Row] = {}
+    for row in rows:
+        key = repr(values_of(row, keys))
+        if key not in found or (row.state == "done" and found[key].state != "done"):
+            found[key] = row
+    return list(found.values())
+
+
 def _settings(rows: Sequence[Row]) -> list[str]:
     free = free_settings()
     names = dict.fromkeys(key for row in rows for key in row.settings)
