@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from vit_attn.report.collect import collect
-from vit_attn.report.curve import curves
 from vit_attn.report.figure import draw
+from vit_attn.report.metric import Metric
+from vit_attn.report.overview import chart
 from vit_attn.report.table import missing_lines
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.load import load_run
@@ -53,7 +54,12 @@ def sweep(tmp_path) -> Path:
     return tmp_path
 
 
-def report(*paths: Path) -> subprocess.CompletedProcess[str]:
+def curves(rows):
+    """The lines of the overview, by the title of their panel."""
+    return {panel.title: panel.series for panel in chart(rows, Metric()).panels}
+
+
+def report(*paths: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vit_attn.report", *map(str, paths)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
@@ -84,24 +90,24 @@ def test_figure_and_tables_hold_the_numbers_of_the_runs(sweep):
 
 
 def test_curves_are_mean_and_deviation_over_seeds(sweep):
-    panels = curves(collect([sweep]))
-    assert list(panels) == [16, 49]
-    assert [curve.label for curve in panels[16]] == ["softmax", "relu", "relu2"]
-    assert [curve.label for curve in panels[49]] == ["relu", "relu2"]
-    for length, patch in ((16, 7), (49, 4)):
-        for curve in panels[length]:
+    panels = curves(collect([sweep]).rows)
+    assert list(panels) == ["L = 16 keys", "L = 49 keys"]
+    assert [curve.label for curve in panels["L = 16 keys"]] == ["softmax", "relu", "relu2"]
+    assert [curve.label for curve in panels["L = 49 keys"]] == ["relu", "relu2"]
+    for title, patch in (("L = 16 keys", 7), ("L = 49 keys", 4)):
+        for curve in panels[title]:
             for point in curve.points:
                 values = [0.7, 0.71, 0.72]
-                if curve.has_alpha:
-                    values = [accuracy_of(curve.label, point.alpha, patch, seed) for seed in range(3)]
+                if not curve.reference:
+                    values = [accuracy_of(curve.label, point.x, patch, seed) for seed in range(3)]
                 assert point.mean == pytest.approx(100 * np.mean(values))
                 assert point.std == pytest.approx(100 * np.std(values, ddof=1))
-    assert [point.alpha for point in panels[49][0].points] == list(ALPHAS)
+    assert [point.x for point in panels["L = 49 keys"][0].points] == list(ALPHAS)
 
 
 def test_the_figure_draws_the_curves(sweep):
     make_run(sweep, "bad", "h=relu,alpha=3,patch=4", 0.1, "diverged")
-    figure = draw(curves(collect([sweep])))
+    figure = draw(chart(collect([sweep]).rows, Metric()))
     left, right = figure.axes
     assert [axis.get_title() for axis in figure.axes] == ["L = 16 keys", "L = 49 keys"]
     assert left.get_ylim() == right.get_ylim()
@@ -127,9 +133,9 @@ def test_a_half_finished_sweep_says_what_is_missing(tmp_path):
     make_run(tmp_path, "c", "h=relu,alpha=0.5", 0.65, "running")
     make_run(tmp_path, "d", "h=relu,alpha=1", None, "waiting")
     make_run(tmp_path, "e", "h=relu,alpha=1.5", 0.65, "stopped")
-    rows = collect([tmp_path])
+    rows = collect([tmp_path]).rows
     assert missing_lines(rows) == ["c: running 30/250", "d: waiting", "e: stopped 30/250"]
-    (curve,) = [curve for curve in curves(rows)[16] if curve.has_alpha]
+    (curve,) = [curve for curve in curves(rows)["L = 16 keys"] if not curve.reference]
     assert (curve.points, curve.diverged) == ((), (0.0,))
     shown = report(tmp_path)
     assert shown.returncode == 0
@@ -138,12 +144,32 @@ def test_a_half_finished_sweep_says_what_is_missing(tmp_path):
     assert "| relu | 0 | 16 | - | - | 36.0 | diverged at step 30 |" in (tmp_path / "report/results.md").read_text()
 
 
+def test_what_is_lost_is_named_and_the_rest_is_reported(tmp_path):
+    make_run(tmp_path, "a", "h=softmax", 0.75)
+    make_run(tmp_path, "b", "h=relu", 0.75)
+    make_run(tmp_path, "c", "h=gelu", 0.75)
+    (tmp_path / "b/status.json").write_text('{"state": "do')
+    (tmp_path / "c/config.json").write_text("")
+    packs = [{"name": "pack", "members": [{"name": name} for name in "abcd"]}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"packs": packs}))
+    rows, lost = collect([tmp_path])
+    assert [row.name for row in rows] == ["a"]
+    assert [line.partition(":")[0] for line in lost] == ["d", "b", "c"]
+    shown = report(tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Missing: 3 of 4" in shown.stdout
+    table = (tmp_path / "report/results.md").read_text()
+    assert "- d: not there yet" in table
+    assert "b/status.json cannot be read" in table
+    assert "c/config.json cannot be read" in table
+
+
 def test_nothing_finished_makes_tables_and_no_figure(tmp_path):
     make_run(tmp_path, "a", "h=softmax", None, "waiting")
     shown = report(tmp_path)
     assert shown.returncode == 0
     assert "No figure yet" in shown.stdout
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["results.csv", "results.md"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "results.csv", "results.md"]
 
 
 def test_a_running_member_whose_process_is_gone_is_interrupted(tmp_path):
@@ -152,13 +178,13 @@ def test_a_running_member_whose_process_is_gone_is_interrupted(tmp_path):
     ended.wait()
     status = dataclasses.asdict(run.status())
     (run.path / "status.json").write_text(json.dumps({**status, "pid": ended.pid}))
-    assert collect([tmp_path])[0].state == "interrupted"
+    assert collect([tmp_path]).rows[0].state == "interrupted"
 
 
 def test_single_runs_and_several_sweeps_are_taken_together(sweep, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     run = make_run(other, "one", "h=gelu,alpha=1,seed=9", 0.8, **{"model.pool": "tok"})
-    rows = collect([sweep, run.path])
+    rows = collect([sweep, run.path]).rows
     assert len(rows) == 40
     (row,) = [row for row in rows if row.name == "one"]
     assert (row.h, row.alpha, row.length, row.seed) == ("gelu", 1.0, 17, 9)  # 16 patches and the CLS token
@@ -172,10 +198,10 @@ def test_other_settings_that_vary_make_lines_of_their_own(tmp_path):
             settings = {"train.peak_lr": rate}
             make_run(tmp_path, f"r{rate}-{alpha}", f"h=relu,alpha={alpha}", 0.5 + rate, **settings)
     make_run(tmp_path, "other L", "h=relu,alpha=1,patch=4", 0.5, **{"train.peak_lr": 0.001, "train.steps": 99})
-    panels = curves(collect([tmp_path]))
-    assert [curve.label for curve in panels[16]] == ["relu, peak_lr 0.001", "relu, peak_lr 0.002"]
-    assert [len(curve.points) for curve in panels[16]] == [2, 2]
-    assert {point.std for curve in panels[16] for point in curve.points} == {0.0}  # learning rates are no seeds
+    lines = curves(collect([tmp_path]).rows)["L = 16 keys"]
+    assert [curve.label for curve in lines] == ["relu, peak_lr 0.001", "relu, peak_lr 0.002"]
+    assert [len(curve.points) for curve in lines] == [2, 2]
+    assert {point.std for curve in lines for point in curve.points} == {0.0}  # learning rates are no seeds
     assert report(tmp_path).returncode == 0
     head = (tmp_path / "report/results.csv").read_text().splitlines()[0]
     assert head.endswith("state,message,train.peak_lr")

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from vit_attn.analysis.initial_weights import InitialWeights, by_curve
-from vit_attn.report.figure import COLOURS, DOTS_AN_INCH, FONTS, LEVEL_COLOURS, MARKERS
+from vit_attn.report.figure import DOTS_AN_INCH, FONTS
+from vit_attn.report.look import COLOURS, LEVEL_COLOURS, MARKERS
 
 SAME = 0.05  # lines that end closer than this share of their height have one label for all
 LABEL_HEIGHT = 0.075  # of a panel

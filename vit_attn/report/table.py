@@ -47,7 +47,7 @@ def write_markdown(rows: Sequence[Row], missing: Sequence[str], figure: str | No
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
     """Every field of every row, unrounded, and the settings that vary; an empty cell is a value that is not known."""
-    fields = [f.name for f in dataclasses.fields(Row) if f.name != "settings"]
+    fields = [f.name for f in dataclasses.fields(Row) if f.repr]
     extra = [key for key in varied_settings(rows) if short_name(key, [key]) not in fields]
     with open(file, "w", newline="") as handle:
         writer = csv.writer(handle)
