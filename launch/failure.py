@@ -6,6 +6,7 @@ from pathlib import Path
 
 ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit|Interrupt)\b|error: ")
 TAIL_BYTES, LONGEST = 64_000, 300
+STOPPED_CODES = (3, -signal.SIGTERM)  # somebody asked a worker to end: it saved what there was, or there was nothing yet
 
 
 def reason(code: int, log: Path, start: int) -> str:
@@ -16,6 +17,8 @@ def reason(code: int, log: Path, start: int) -> str:
 
 def last_words(log: Path, start: int) -> str:
     """The last line that opens with the name of an exception, as a traceback's last; without one, the last line at all."""
+    if not log.exists():
+        return ""
     with open(log, "rb") as handle:
         size = handle.seek(0, 2)
         handle.seek(max(start, size - TAIL_BYTES))
