@@ -87,7 +87,7 @@ class Schedule:
         chosen = [self.waiting[index] for index in range(room)]
         before = [self._log_end(pack) for pack, _ in chosen]
         jobs = self.backend.submit([self._task(pack) for pack, _ in chosen])
-        for (pack, number), job, log_start in zip(chosen, jobs, before, strict=True):
+        for (pack, number), job, log_start in zip(chosen, jobs, before, strict=False):
             self.waiting.popleft()
             self.running.append(Attempt(pack, number, job, log_start, time.time()))
             verb = "started" if slots is not None else "queued"

@@ -47,7 +47,7 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
         _check_data(grid)
     if flags.dry_run:
         _print_plan(console, grid)
-        tasks = [Task(pack.name, (), sweep.log(pack.name)) for pack in grid.packs]
+        tasks = [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
         backend.dry_run(tasks, lambda words: print(words, file=console.file))
         return DONE
     try:

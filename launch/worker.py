@@ -23,7 +23,7 @@ from vit_attn.spec.errors import exit_code_of, unknown
 from vit_attn.spec.flags import Flags
 
 COMMAND = ("-m", "vit_attn.main")  # of this interpreter
-RANKS = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "TPU_WORKER_ID")  # which of a pack's hosts this is
+RANKS = ("VIT_ATTN_RANK", "SLURM_PROCID", "JOB_COMPLETION_INDEX")  # which of a pack's hosts this is
 POLL_SECONDS, ASK_SECONDS = 0.1, 2.0
 
 
@@ -74,7 +74,7 @@ class Worker:
         return DelayedSubmission(again) if code in (0, *STOPPED_CODES) else None
 
     def _start(self, runs: list[str], log: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, *self.command, "--run", *runs, "--stop-with-parent", str(os.getpid())]
+        command = [sys.executable, *self.command, "--run", *runs, "--stop-with-parent", str(os.getpid()), *_meeting()]
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
             output.write(f"$ {shlex.join(command)}\n".encode())
@@ -107,6 +107,16 @@ class Worker:
 
 def _rank() -> int:
     return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
+
+
+def _meeting() -> list[str]:
+    """Flags for hosts whose cluster does not say by itself where they meet, as its backend has set them."""
+    if "VIT_ATTN_HOSTS" not in os.environ:
+        return []
+    return [
+        *("--processes", os.environ["VIT_ATTN_HOSTS"], "--process", str(_rank())),
+        *("--coordinator", os.environ["VIT_ATTN_COORDINATOR"]),
+    ]
 
 
 def _exit_code(pid: int) -> int:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from launch.backends.gke import Gke, GkeOptions
 from launch.backends.job import Backend
 from launch.backends.local import Local
 from launch.backends.options import options
 from launch.backends.slurm import Slurm, SlurmOptions
+from launch.backends.tpu_vm import TpuVm, TpuVmOptions
 from launch.sweep_dir import SweepDir
 
 
@@ -40,4 +42,12 @@ def slurm(site: Site) -> Backend:
     return Slurm(site.sweep, site.max_parallel, options(SlurmOptions, "slurm", site.pairs))
 
 
-BACKENDS: dict[str, Callable[[Site], Backend]] = {"local": local, "slurm": slurm}
+def tpu_vm(site: Site) -> Backend:
+    return TpuVm(site.sweep, site.max_parallel, options(TpuVmOptions, "tpu-vm", site.pairs))
+
+
+def gke(site: Site) -> Backend:
+    return Gke(site.sweep, site.max_parallel, options(GkeOptions, "gke", site.pairs))
+
+
+BACKENDS: dict[str, Callable[[Site], Backend]] = {"local": local, "slurm": slurm, "tpu-vm": tpu_vm, "gke": gke}

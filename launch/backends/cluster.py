@@ -34,6 +34,7 @@ class Cluster(ABC):
 
     kind: str
     sees_files = True
+    keeps_machines = False  # whether they stay after a job, so that its end is only in the journal
     look_seconds = 5.0
 
     def __init__(self, sweep: SweepDir) -> None:
@@ -98,10 +99,14 @@ class Cluster(ABC):
         """What the cluster itself has to say of a job that ended without a word of its worker; "" if nothing."""
         return ""
 
+    def release(self, job: str) -> None:
+        """Of a job that is over: gives back what it still holds. A queue that gives back by itself leaves it at that."""
+        return None
+
     def _send(self, submission: Submission, tasks: Sequence[Task]) -> list[Job]:
         sent = self._recorded(submission, self.send(submission, tasks))
         self._next_look = 0.0
-        return [ClusterJob(self, task, sent) for task in tasks]
+        return [ClusterJob(self, task, sent) for task in tasks if task.pack in (sent.ids or {})]
 
     def _recorded(self, submission: Submission, ids: dict[str, str]) -> Submission:
         recorded = Submission(submission.name, submission.backend, submission.packs, ids, submission.time)
@@ -131,6 +136,12 @@ class ClusterJob:
         return self.submission.ids[self.task.pack]
 
     def poll(self) -> int | None:
+        code = self._poll()
+        if code is not None:
+            self.cluster.release(self.id)
+        return code
+
+    def _poll(self) -> int | None:
         state = self.cluster.state(self.id)
         if self.looked == self.cluster.look:
             return None
@@ -139,6 +150,8 @@ class ClusterJob:
         code = record["code"] if record and record["event"] == "end" else None
         if code == 0:  # whatever the cluster thinks: its node may be silent
             return 0
+        if record and code is not None and self.cluster.keeps_machines and (record["asked"] or code not in STOPPED_CODES):
+            return int(code)
         self.missing = self.missing + 1 if state is None else 0
         if state is State.HERE or 0 < self.missing < GONE_LOOKS:
             return None

@@ -47,4 +47,7 @@ class Backend(Protocol):
         """The jobs of an earlier launcher that may still be at work, by pack. Submits nothing."""
 
     def submit(self, tasks: Sequence[Task]) -> list[Job]:
-        """Starts or queues a job for each task, all at once. Raises BusyError if none was taken, UserError if none will be."""
+        """Starts or queues a job for each task, or for as many of the first ones as are taken.
+
+        Raises BusyError if none was taken, UserError if none will be.
+        """

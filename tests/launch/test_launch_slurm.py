@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ class OnSlurm(Sweeps):
         return {name: RunDir(self.workdir / name).status().state for name in MEMBERS}
 
     def job(self, pack):
-        return Submissions(self.workdir).newest_of_packs()[pack].ids[pack]
+        submission = Submissions(self.workdir).newest_of_packs().get(pack)
+        return submission and submission.ids and submission.ids[pack]
 
     def wait_for(self, true):
         self.slurm.wait_for(true)
@@ -96,6 +98,18 @@ class OnSlurm(Sweeps):
     def assert_each_step_once(self):
         assert set(self.states().values()) == {"done"}
         assert sorted(self.steps()) == sorted([name, str(step)] for name in MEMBERS for step in range(1, 17))
+
+
+@contextmanager
+def drained(slurm):
+    """No node takes a job."""
+    for node in NODES:
+        slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        yield
+    finally:
+        for node in NODES:
+            slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def test_a_sweep_is_one_array_job_and_a_report(sweeps):
@@ -152,13 +166,11 @@ def test_scancel_and_resume(sweeps):
 
 
 def test_a_drained_node_delays_and_loses_nothing(sweeps):
-    for node in NODES:
-        sweeps.slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-    launcher = sweeps.start()
-    sweeps.wait_for(lambda: "queued" in sweeps.launch("status", "--once").stdout if sweeps.workdir.exists() else False)
-    assert sweeps.starts() == []
-    for node in NODES:
-        sweeps.slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+    with drained(sweeps.slurm):
+        launcher = sweeps.start()
+        sweeps.wait_for(lambda: sweeps.job("softmax_p7"))
+        assert "5 queued" in sweeps.launch("status", "--once").stdout
+        assert sweeps.starts() == []
     sweeps.finish(process=launcher)
     sweeps.assert_each_step_once()
 
@@ -179,19 +191,11 @@ def test_a_job_of_more_weight_takes_the_nodes_and_gives_them_back(sweeps):
 @pytest.mark.parametrize("moment", ["queued", "running", "before the answer"])
 def test_a_killed_launcher_finds_its_jobs_again(sweeps, moment):
     sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.2"}
-    if moment == "queued":
-        for node in NODES:
-            sweeps.slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-    launcher = sweeps.start()
-    if moment == "queued":
-        sweeps.wait_for(lambda: list(sweeps.workdir.glob("submissions/*.json")) and sweeps.job("relu2_p7") is not None)
-    else:
-        sweeps.wait_for(lambda: sweeps.member(0).step > 2)
-    launcher.kill()
-    launcher.wait()
-    if moment == "queued":
-        for node in NODES:
-            sweeps.slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+    with drained(sweeps.slurm) if moment == "queued" else nullcontext():
+        launcher = sweeps.start()
+        sweeps.wait_for(lambda: sweeps.job("relu2_p7") if moment == "queued" else sweeps.member(0).step > 2)
+        launcher.kill()
+        launcher.wait()
     if moment == "before the answer":  # as if it had been killed while sbatch was asked
         (file,) = sweeps.workdir.glob("submissions/*.json")
         file.write_text(json.dumps({**json.loads(file.read_text()), "ids": None}))
