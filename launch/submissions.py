@@ -33,11 +33,16 @@ class Submissions:
         self.folder = sweep / "submissions"
         self.sweep = sweep
 
+    def next(self, backend: str, packs: list[str]) -> Submission:
+        """As the next one will be: its name is that of no other, vit-GRID-1f3a9c-2. Creates nothing."""
+        path = self.sweep.absolute()
+        here = f"{crc32(os.fsencode(path)) & 0xFFFFFF:06x}"
+        return Submission(f"vit-{_slug(path.name)}-{here}-{len(self.read()) + 1}", backend, tuple(packs))
+
     def new(self, backend: str, packs: list[str]) -> Submission:
-        """A submission that is on the disk before anybody is asked. Its name is that of no other: vit-GRID-1f3a9c-2."""
+        """The next one, on the disk before anybody is asked."""
         self.folder.mkdir(exist_ok=True)
-        here = f"{crc32(os.fsencode(self.sweep.absolute())) & 0xFFFFFF:06x}"
-        made = Submission(f"vit-{_slug(self.sweep.absolute().name)}-{here}-{len(self.read()) + 1}", backend, tuple(packs))
+        made = self.next(backend, packs)
         self.write(made)
         return made
 

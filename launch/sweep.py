@@ -50,6 +50,7 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
         tasks = [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
         backend.dry_run(tasks, lambda words: print(words, file=console.file))
         return DONE
+    backend.check({sweep.path / member.name: member.spec for member in grid.members})
     try:
         with sweep.locked():
             sweep.check(grid)  # again, for a launcher that was here a moment ago

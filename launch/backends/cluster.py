@@ -6,9 +6,10 @@ it but read in the journal that its worker writes; so no accounting is needed, a
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from signal import SIGKILL
 
 from launch.backends.job import TAKEN_AWAY, BusyError, Job, Task
@@ -16,7 +17,11 @@ from launch.failure import STOPPED_CODES
 from launch.journal import newest
 from launch.submissions import Submission, Submissions
 from launch.sweep_dir import SweepDir
+from vit_attn.spec.run import RunSpec
 
+NEVER_STARTED = 127  # as a shell's, where there is no such program
+NO_START = "its worker has never started: look for the reason above, or ask the cluster"
+NO_END = "its worker has ended without a word: it was killed, or its machine is gone"
 GONE_LOOKS = 2  # so often in a row must a job be missing in its queue: one may come late, as may the last line of its journal
 
 
@@ -75,6 +80,9 @@ class Cluster(ABC):
                 pass
             self._next_look = time.monotonic() + self.look_seconds
         return self._listed.get(job)
+
+    @abstractmethod
+    def check(self, runs: Mapping[Path, RunSpec]) -> None: ...
 
     @abstractmethod
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None: ...
@@ -161,10 +169,9 @@ class ClusterJob:
             return int(code)
         if state is State.CANCELLED:
             return STOPPED_CODES[0]
-        if words := self.cluster.words(self.id):
-            with open(self.task.log, "a") as log:
-                log.write(f"{words}\n")
-        return -SIGKILL
+        with open(self.task.log, "a") as log:
+            log.write("\n".join(filter(None, [self.cluster.words(self.id), NO_START if record is None else NO_END, ""])))
+        return NEVER_STARTED if record is None else -SIGKILL
 
     def stop(self) -> None:
         self.cluster.cancel(self.id)

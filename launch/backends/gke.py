@@ -5,7 +5,7 @@ whose worker saved and ended with code 3, restarts the JobSet as often as need b
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from launch.backends.program import call, need
 from launch.submissions import Submission
 from launch.sweep_dir import SweepDir
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.run import RunSpec
 
 BUSY = (
     "connection|timed? ?out|timeout|TLS handshake|refused|no such host|i/o|unavailable|too many requests|quota|etcdserver|"
@@ -64,12 +65,14 @@ class Gke(Cluster):
         super().__init__(sweep)
         self.options = options
 
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
+        need("kubectl", "kubectl (https://kubernetes.io/docs/tasks/tools)")
+
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
-        names = {task.pack: f"NAME-{index}" for index, task in enumerate(tasks)}
-        say(json.dumps(self._list(Submission("NAME", self.kind, tuple(names)), names), indent=1))
+        submission = self.submissions.next(self.kind, [task.pack for task in tasks])
+        say(json.dumps(self._list(submission, _names(submission)), indent=1))
 
     def send(self, submission: Submission, tasks: Sequence[Task]) -> dict[str, str]:
-        need("kubectl", "kubectl (https://kubernetes.io/docs/tasks/tools)")
         names = _names(submission)
         call(self._kubectl("apply", "-f", "-"), BUSY, json.dumps(self._list(submission, names)))
         return names

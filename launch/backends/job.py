@@ -1,10 +1,12 @@
 """What the launcher asks of a place where packs are trained."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from vit_attn.spec.run import RunSpec
 
 TAKEN_AWAY = os.EX_TEMPFAIL  # the exit code of a job that its cluster ended, for a job of more weight or a node that failed
 
@@ -39,6 +41,9 @@ class Backend(Protocol):
     @property
     def slots(self) -> int | None:
         """How many jobs it takes at a time; None where a queue of its own decides."""
+
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
+        """Raises UserError for runs that could not live there, or a program that is missing here. Creates nothing."""
 
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
         """Says exactly what would be submitted. Creates nothing."""

@@ -5,12 +5,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.backends.job import Job, Task
+from vit_attn.spec.run import RunSpec
 
 WORKER = (sys.executable, "-m", "vit_attn.main")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
@@ -41,6 +42,9 @@ class Local:
     @property
     def slots(self) -> int:
         return len(self.jobs)
+
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
+        """There is nothing that could be missing."""
 
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
         """The plan says it all."""

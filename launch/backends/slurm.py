@@ -4,7 +4,7 @@ import getpass
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -18,6 +18,7 @@ from launch.submissions import Submission
 from launch.sweep_dir import SweepDir
 from launch.worker import COMMAND, Worker
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.run import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
 BUSY = "unable to contact|timed out|timeout|connection|temporarily|try again|limit|unexpected message|backup controller"
@@ -81,8 +82,11 @@ class Slurm(Cluster):
         super().__init__(sweep)
         self.submitit, self.max_parallel, self.options, self.command = submitit, max_parallel, options, tuple(command)
 
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
+        """What could be missing was looked for at the start: a dry run needs it too."""
+
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
-        executor = self._executor(**self._parameters("NAME"))
+        executor = self._executor(**self._parameters(self.submissions.next(self.kind, []).name))
         if len(tasks) > 1:
             executor.parameters["map_count"] = len(tasks)  # as submitit does for arrays
         say("what sbatch would be given, a task for each pack in the order above:")

@@ -7,20 +7,21 @@ bucket/checkpoints/ ...     config.loop.ckpt_dir, the user's own                
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.backends.cluster import Cluster, State
-from launch.backends.job import BusyError, Job, Task
+from launch.backends.job import BusyError, Task
 from launch.backends.mirror import Mirror
 from launch.backends.program import call, need
 from launch.submissions import Submission
 from launch.sweep_dir import SweepDir
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import RunDir
+from vit_attn.spec.run import RunSpec
+from vit_attn.store.place import place_of
 
 BUSY = (
     "quota|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|ABORTED|timed? ?out|timeout|connection|network|"
@@ -58,16 +59,21 @@ class TpuVm(Cluster):
         super().__init__(sweep)
         self.options, self.mirror = options, Mirror(sweep, options.bucket, BUSY)
 
-    def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
-        for index, task in enumerate(tasks):
-            command = self._create(f"NAME-{index}", Path(f"startup-{index}.sh"))
-            say(f"# pack {task.pack}\n{shlex.join(command)}\n")
-        say(f"# startup-0.sh\n{self._script(tasks[0].pack, 'NAME', 'NAME-0', [run.name for run in tasks[0].runs])}")
-
-    def submit(self, tasks: Sequence[Task]) -> list[Job]:
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
         need("gcloud", "the Google Cloud CLI (https://cloud.google.com/sdk/docs/install)")
-        self._check_checkpoints(tasks)
-        return super().submit(tasks)
+        for path, spec in runs.items():
+            if not place_of(path, spec.loop).remote:
+                raise UserError(
+                    f"{path.name}: the disk of a TPU VM is lost with it: save in a bucket, "
+                    f"--config.loop.ckpt_dir={self.options.bucket}/checkpoints/{{name}}"
+                )
+
+    def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
+        submission = self.submissions.next(self.kind, [task.pack for task in tasks])
+        for task in tasks:
+            name = _names(submission)[task.pack]
+            say(f"# pack {task.pack}\n{shlex.join(self._create(name, Path(f'{name}.sh')))}")
+            say(f"# {name}.sh\n{self._script(task.pack, submission.name, name, [run.name for run in task.runs])}")
 
     def send(self, submission: Submission, tasks: Sequence[Task]) -> dict[str, str]:
         """As many as are taken: those that a quota refuses go into the next submission."""
@@ -147,16 +153,6 @@ class TpuVm(Cluster):
         lines = [f"{key}={shlex.quote(value)}" for key, value in words.items()]
         lines.append(f"MEMBERS=({' '.join(map(shlex.quote, members))})")
         return SCRIPT.read_text().replace("# SETTINGS\n", "\n".join(lines) + "\n")
-
-    def _check_checkpoints(self, tasks: Sequence[Task]) -> None:
-        """Raises UserError for a member that would save on a disk that vanishes with its machine."""
-        for run in (RunDir(path) for task in tasks for path in task.runs):
-            spec = run.spec()
-            if spec is not None and not run.place(spec).remote:
-                raise UserError(
-                    f"{run.name}: the disk of a TPU VM is lost with it: save in a bucket, "
-                    f"--config.loop.ckpt_dir={self.options.bucket}/checkpoints/{{name}}"
-                )
 
 
 def _names(submission: Submission) -> dict[str, str]:
