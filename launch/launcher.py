@@ -27,7 +27,10 @@ def launch(sweep: SweepDir, backend: Backend, console: Console, only: Iterable[s
         schedule = Schedule(sweep, backend, shown.say, only)
         by = _train(schedule, Watch(sweep.path), shown, requests)
     if not schedule.stopping:
-        publish([sweep.path], console)
+        try:
+            publish([sweep.path], console)
+        except OSError as error:
+            console.print(f"no report was written: {error}", markup=False, highlight=False, soft_wrap=True)
         words = f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
     for pack, why in schedule.failed.items():

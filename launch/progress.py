@@ -39,7 +39,7 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.sweep = SweepDir(path)
         self.packs = self.sweep.packs()
-        self.steps = {run: _steps_of(run) for runs in self.packs.values() for run in runs}
+        self.steps = {pack: _steps_of(runs[0]) for pack, runs in self.packs.items()}  # the same for all members of a pack
 
     def look(self) -> list[Progress]:
         submitted = Submissions(self.sweep.path).newest_of_packs()
@@ -47,7 +47,7 @@ class Watch:
         for pack, runs in self.packs.items():
             submission = submitted.get(pack)
             records = self.sweep.journal(pack).read() if submission else []
-            members += [_progress(run, self.steps[run], submission, records) for run in runs]
+            members += [_progress(run, self.steps[pack], submission, records) for run in runs]
         return members
 
 

@@ -58,7 +58,7 @@ class Schedule:
             try:
                 self._start()
                 self._pause = PAUSE_SECONDS
-            except BusyError as busy:
+            except (BusyError, OSError) as busy:  # or a full disk
                 self.say(f"no pack was started ({busy}); the next try is in {self._pause:.0f} seconds")
                 self._next_start = time.monotonic() + self._pause
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -126,8 +126,11 @@ class Schedule:
             else:
                 self.say(f"pack {pack}: failed ({why}); log: {self.sweep.log(pack)}")
                 self.failed[pack] = why
-                for run in runs:
-                    _mark_failed(run, why)
+                try:
+                    for run in runs:
+                        _mark_failed(run, why)
+                except OSError as error:  # the disk is full, which may be why it failed
+                    self.say(f"pack {pack}: its members could not be marked as failed: {error}")
 
 
 def _mark_failed(run: RunDir, why: str) -> None:

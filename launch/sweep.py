@@ -25,7 +25,7 @@ from launch.place import Place
 from launch.sweep_dir import AtWorkError, SweepDir, all_finished
 from launch.watching import watch_other
 from vit_attn.report.table import wide_console
-from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.errors import RunError, UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import split_overrides
 from vit_attn.store.run_dir import RunDir
@@ -59,6 +59,8 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
             return launch(sweep, backend, console)
     except AtWorkError:
         return watch_other(sweep, console)
+    except OSError as error:
+        raise RunError(f"{error}; make room, and the same command goes on") from error
 
 
 def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:

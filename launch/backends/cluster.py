@@ -7,6 +7,7 @@ it but read in the journal that its worker writes; so no accounting is needed, a
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -53,7 +54,7 @@ class Cluster(ABC):
         return None
 
     def submit(self, tasks: Sequence[Task]) -> list[Job]:
-        submission = self.submissions.new(self.kind, [task.pack for task in tasks])
+        submission = self.submissions.new(self.kind, [task.pack for task in tasks])  # where that is impossible, nothing is sent
         return self._send(submission, tasks)
 
     def attach(self, tasks: Sequence[Task]) -> dict[str, Job]:
@@ -118,7 +119,8 @@ class Cluster(ABC):
 
     def _recorded(self, submission: Submission, ids: dict[str, str]) -> Submission:
         recorded = Submission(submission.name, submission.backend, submission.packs, ids, submission.time)
-        self.submissions.write(recorded)
+        with suppress(OSError):  # a full disk: then the next launcher asks the queue
+            self.submissions.write(recorded)
         return recorded
 
     def _over(self, submission: Submission, pack: str) -> bool:

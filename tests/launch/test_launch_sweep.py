@@ -190,6 +190,7 @@ def test_retry_gives_only_what_failed_another_go(sweeps):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweeps.starts().count(PACKS[1]) == 3
+    assert sweeps.starts().count(PACKS[0]) == 1
     assert states(sweeps) == {name: "stopped" if name == MEMBERS[0] else "done" for name in MEMBERS}
     done = launched("retry", sweeps.workdir, "--failed")
     assert (done.returncode, done.stdout) == (0, "no member has failed\n")
@@ -202,6 +203,40 @@ def launched(module, *words, program=None, **environment):
     command = [sys.executable, *([ROOT / "tests/launch" / program] if program else ["-m", f"launch.{module}"]), *words]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run([str(word) for word in command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def small_disk(sweeps):
+    """The sweep's directory on a file system of 1 MiB."""
+    sweeps.workdir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", sweeps.workdir]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield sweeps.workdir
+    subprocess.run(["umount", "--lazy", sweeps.workdir], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(sweeps, small_disk):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    launcher = sweeps.start()
+    wait_until(lambda: RunDir(small_disk / MEMBERS[0]).status().state == "done")
+    wait_until(lambda: RunDir(small_disk / MEMBERS[1]).status().step > 3)
+    with open(small_disk / "ballast", "wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(b"x" * 4096)
+        except OSError:
+            pass
+    wait_until(lambda: RunDir(small_disk / MEMBERS[1]).status().seen_state() != "running")
+    out, err = launcher.communicate(timeout=60)
+    assert (launcher.returncode, err) == (1, "")
+    assert "No space left on device" in out
+    assert states(sweeps)[MEMBERS[0]] == "done"
+    (small_disk / "ballast").unlink()
+    assert sweeps.run()[0] == 0
+    assert set(states(sweeps).values()) == {"done"}
+    assert sweeps.starts().count(PACKS[0]) == 1  # what was finished is not done again
+    assert len([1 for name, _ in sweeps.steps() if name == MEMBERS[0]]) == 16
 
 
 def test_another_grid_is_refused_and_nothing_changes(sweeps):
