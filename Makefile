@@ -6,7 +6,7 @@ JOBS ?= 2# test files at a time
 READY := .venv/.ready
 RUN := .venv/bin/python
 
-.PHONY: setup demo test lint format types lock bench tpu-compiler clean
+.PHONY: setup demo test test-slurm lint format types lock bench tpu-compiler clean
 
 setup: $(READY)
 
@@ -23,6 +23,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-slurm: $(READY)  # on a real Slurm, which the tests start and stop (Debian: slurm-wlm munge; as root)
+	@VIT_ATTN_TEST_SLURM=1 $(RUN) -m pytest tests/launch/test_launch_slurm.py $(ARGS)
 
 lint: $(READY)
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit|Interrupt)\b|error: ")
 TAIL_BYTES, LONGEST = 64_000, 300
+STOPPED_CODES = (3, -signal.SIGTERM)  # somebody asked a worker to end: it saved what there was, or there was nothing yet
 
 
 def reason(code: int, log: Path, start: int) -> str:
@@ -16,13 +17,25 @@ def reason(code: int, log: Path, start: int) -> str:
 
 def last_words(log: Path, start: int) -> str:
     """The last line that opens with the name of an exception, as a traceback's last; without one, the last line at all."""
+    lines = [line for line in _lines(log, start) if not line.startswith("$ ")]
+    errors = [line for line in lines if ERROR.match(line)]
+    return (errors or lines or [""])[-1][:LONGEST]
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The end of a log; nothing where there is none."""
+    return [line[:LONGEST] for line in _lines(log, 0)[-count:]]
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    """Those that are not empty, from byte `start` on, of as much of the end as is worth reading."""
+    if not log.exists():
+        return []
     with open(log, "rb") as handle:
         size = handle.seek(0, 2)
         handle.seek(max(start, size - TAIL_BYTES))
         text = handle.read().decode(errors="replace")
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("$ ")]
-    errors = [line for line in lines if ERROR.match(line)]
-    return (errors or lines or [""])[-1][:LONGEST]
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def _ended(code: int) -> str:

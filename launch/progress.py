@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launch.journal import Record, interruptions, newest
+from launch.submissions import Submission, Submissions
 from launch.sweep_dir import SweepDir
-from vit_attn.store.run_dir import FINISHED, RunDir
+from vit_attn.store.run_dir import FINISHED, RunDir, Status
 
 NOT_AT_WORK = ("waiting", "stopped", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One member. `metrics` are the newest; `seconds_left` is None where nobody works on it; `updated` is in unix seconds."""
+    """One member. `metrics` are the newest; `seconds_left` is None where nobody works on it; `updated` is in unix seconds;
+    `preempted`: how often a cluster took its node away."""
 
     name: str
     state: str
@@ -23,6 +26,7 @@ class Progress:
     seconds_left: float | None = None
     message: str = ""
     updated: float = 0.0
+    preempted: int = 0
 
     @property
     def steps_left(self) -> int:
@@ -33,11 +37,18 @@ class Watch:
     """Reads the progress of all members of a sweep, again and again. Raises UserError where no sweep lives."""
 
     def __init__(self, path: Path) -> None:
-        runs = [run for members in SweepDir(path).packs().values() for run in members]
-        self.runs = {run: _steps_of(run) for run in runs}
+        self.sweep = SweepDir(path)
+        self.packs = self.sweep.packs()
+        self.steps = {pack: _steps_of(runs[0]) for pack, runs in self.packs.items()}  # the same for all members of a pack
 
     def look(self) -> list[Progress]:
-        return [_progress(run, steps) for run, steps in self.runs.items()]
+        submitted = Submissions(self.sweep.path).newest_of_packs()
+        members = []
+        for pack, runs in self.packs.items():
+            submission = submitted.get(pack)
+            records = self.sweep.journal(pack).read() if submission else []
+            members += [_progress(run, self.steps[pack], submission, records) for run in runs]
+        return members
 
 
 def _steps_of(run: RunDir) -> int:
@@ -45,11 +56,25 @@ def _steps_of(run: RunDir) -> int:
     return 0 if spec is None else spec.train.steps
 
 
-def _progress(run: RunDir, steps: int) -> Progress:
+def _progress(run: RunDir, steps: int, submission: Submission | None, records: Sequence[Record]) -> Progress:
     status = run.status()
-    state = status.seen_state()
+    state = status.seen_state() if submission is None else _state_on_cluster(status, submission, list(records))
     seconds_left = status.seconds_left if state == "running" else None
-    return Progress(run.name, state, status.step, steps, status.metrics, seconds_left, status.message, status.updated)
+    message = status.message if state not in ("queued", "starting") else ""
+    preempted = interruptions(list(records))
+    return Progress(run.name, state, status.step, steps, status.metrics, seconds_left, message, status.updated, preempted)
+
+
+def _state_on_cluster(status: Status, submission: Submission, records: list[Record]) -> str:
+    """What the worker's journal and the newest submission tell beyond the member's own status."""
+    if status.state in FINISHED:
+        return status.state
+    record = newest(records, submission.name)
+    if record is None:
+        return "queued" if submission.time > status.updated else status.seen_state()
+    if record["event"] == "start":
+        return "starting" if record["time"] > status.updated else status.state
+    return "interrupted" if status.state == "running" else status.state
 
 
 def mark_starting(members: Sequence[Progress], started: Mapping[str, float]) -> list[Progress]:
@@ -66,3 +91,9 @@ def seconds_left(before: Sequence[Progress], now: Sequence[Progress], elapsed: f
     left = sum(member.steps_left for member in now)
     made = sum(member.steps_left for member in before) - left
     return elapsed * left / made if made > 0 else None
+
+
+def seconds_left_now(members: Sequence[Progress]) -> float | None:
+    """The same from one look: if all go on at the rate of those that run. None where nobody runs."""
+    rate = sum(member.steps_left / member.seconds_left for member in members if member.seconds_left)
+    return sum(member.steps_left for member in members) / rate if rate else None

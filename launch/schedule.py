@@ -2,17 +2,16 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from signal import SIGTERM
 
-from launch.backends.job import Backend, Job
-from launch.failure import reason
+from launch.backends.job import TAKEN_AWAY, Backend, BusyError, Job, Task
+from launch.failure import STOPPED_CODES, reason
 from launch.sweep_dir import SweepDir, all_finished
 from vit_attn.store.run_dir import FINISHED, RunDir
 
 ATTEMPTS = 2
-STOPPED_CODES = (3, -SIGTERM)  # saved what there was, or there was nothing yet
+PAUSE_SECONDS, LONGEST_PAUSE = 5.0, 300.0  # after a place took no jobs; twice as long each time
 
 
 @dataclass(frozen=True)
@@ -27,29 +26,42 @@ class Attempt:
 
 
 class Schedule:
-    """Packs of `sweep` that have a member to finish, `slots` at a time, in the order of the grid. `say` takes news."""
+    """Packs of `sweep` (or `only` those) that have a member to finish, in the order of the grid, as many at a time as the
+    backend takes. `say` takes news."""
 
-    def __init__(self, sweep: SweepDir, backend: Backend, slots: int, say: Callable[[str], None]) -> None:
-        self.sweep, self.backend, self.slots, self.say = sweep, backend, slots, say
+    def __init__(
+        self, sweep: SweepDir, backend: Backend, say: Callable[[str], None], only: Iterable[str] | None = None
+    ) -> None:
+        self.sweep, self.backend, self.say = sweep, backend, say
         self.packs = sweep.packs()
-        self.waiting = deque((name, 1) for name, runs in self.packs.items() if not all_finished(runs))
+        chosen = set(self.packs if only is None else only)
+        self.waiting = deque((name, 1) for name, runs in self.packs.items() if name in chosen and not all_finished(runs))
         self.running: list[Attempt] = []
         self.failed: dict[str, str] = {}  # pack -> reason
+        self.stopped: list[str] = []  # packs that somebody asked to end
         self.stopping = False
+        self._attached = False
+        self._pause, self._next_start = PAUSE_SECONDS, 0.0
 
     @property
     def over(self) -> bool:
         return not self.running and not self.waiting
 
     def tick(self) -> None:
-        """Looks at what ended since the last call, and starts what can start."""
+        """Looks at what ended since the last call, and starts what can start. Raises UserError where the backend never will."""
         for attempt in list(self.running):
             code = attempt.job.poll()
             if code is not None:
                 self.running.remove(attempt)
                 self._ended(attempt, code)
-        while self.waiting and len(self.running) < self.slots:
-            self._start(*self.waiting.popleft())
+        if self.waiting and time.monotonic() >= self._next_start:
+            try:
+                self._start()
+                self._pause = PAUSE_SECONDS
+            except (BusyError, OSError) as busy:  # or a full disk
+                self.say(f"no pack was started ({busy}); the next try is in {self._pause:.0f} seconds")
+                self._next_start = time.monotonic() + self._pause
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def stop(self) -> None:
         """Starts nothing more and asks every worker to save and end; go on calling `tick` until all are `over`."""
@@ -59,23 +71,53 @@ class Schedule:
             attempt.job.stop()
 
     def started(self) -> dict[str, float]:
-        """Members whose worker is alive, with the time at which it was started (unix seconds)."""
+        """Members whose worker is alive, with the time at which it was started (unix seconds). Of a queue nobody knows it."""
+        if self.backend.slots is None:
+            return {}
         return {run.name: attempt.started for attempt in self.running for run in self.packs[attempt.pack]}
 
-    def _start(self, pack: str, number: int) -> None:
+    def _start(self) -> None:
+        """Those at work already, and as many others as there is room for."""
+        if not self._attached:
+            self._attach()
+        slots = self.backend.slots
+        room = len(self.waiting) if slots is None else min(slots - len(self.running), len(self.waiting))
+        if room <= 0:
+            return
+        chosen = [self.waiting[index] for index in range(room)]
+        before = [self._log_end(pack) for pack, _ in chosen]
+        jobs = self.backend.submit([self._task(pack) for pack, _ in chosen])
+        for (pack, number), job, log_start in zip(chosen, jobs, before, strict=False):
+            self.waiting.popleft()
+            self.running.append(Attempt(pack, number, job, log_start, time.time()))
+            verb = "started" if slots is not None else "queued"
+            self.say(f"pack {pack}: {verb}" + (f" (attempt {number} of {ATTEMPTS})" if number > 1 else ""))
+
+    def _attach(self) -> None:
+        jobs = self.backend.attach([self._task(pack) for pack, _ in self.waiting])
+        self._attached = True
+        for pack, job in jobs.items():
+            self.waiting.remove((pack, 1))
+            self.running.append(Attempt(pack, 1, job, self._log_end(pack), time.time()))
+            self.say(f"pack {pack}: at work already")
+
+    def _task(self, pack: str) -> Task:
+        return Task(pack, tuple(run.path for run in self.packs[pack]), self.sweep.log(pack))
+
+    def _log_end(self, pack: str) -> int:
         log = self.sweep.log(pack)
-        log_start = log.stat().st_size if log.exists() else 0
-        started = time.time()
-        job = self.backend.start([run.path for run in self.packs[pack]], log)
-        self.running.append(Attempt(pack, number, job, log_start, started))
-        self.say(f"pack {pack}: started" + (f" (attempt {number} of {ATTEMPTS})" if number > 1 else ""))
+        return log.stat().st_size if log.exists() else 0
 
     def _ended(self, attempt: Attempt, code: int) -> None:
         pack, runs = attempt.pack, self.packs[attempt.pack]
         if all_finished(runs):
             self.say(f"pack {pack}: finished")
-        elif self.stopping and code in STOPPED_CODES:
+        elif code in STOPPED_CODES or (self.stopping and code == TAKEN_AWAY):
             self.say(f"pack {pack}: stopped")
+            self.stopped.append(pack)
+        elif code == TAKEN_AWAY:
+            self.say(f"pack {pack}: interrupted by the cluster; it is queued again")
+            self.waiting.append((pack, attempt.number))
         else:
             why = reason(code, self.sweep.log(pack), attempt.log_start)
             if attempt.number < ATTEMPTS and not self.stopping:
@@ -84,8 +126,11 @@ class Schedule:
             else:
                 self.say(f"pack {pack}: failed ({why}); log: {self.sweep.log(pack)}")
                 self.failed[pack] = why
-                for run in runs:
-                    _mark_failed(run, why)
+                try:
+                    for run in runs:
+                        _mark_failed(run, why)
+                except OSError as error:  # the disk is full, which may be why it failed
+                    self.say(f"pack {pack}: its members could not be marked as failed: {error}")
 
 
 def _mark_failed(run: RunDir, why: str) -> None:

@@ -3,69 +3,81 @@
     python -m launch.sweep --config configs/sweeps/quickstart_alpha.py --workdir runs/grid
     python -m launch.sweep --config configs/sweeps/quickstart_alpha.py:seed=1 --workdir runs/seed1 --max-parallel 2 \\
         --config.train.steps=500
+    python -m launch.sweep --config configs/sweeps/quickstart_alpha.py --workdir runs/grid --backend slurm:partition=gpu,nodes=2
 
 --config.KEY=VALUE overrides a setting of every member. Exit codes: 0 all members are finished (one that diverged is a
-result), 1 a pack failed twice, 2 bad input, 3 stopped by a signal after the workers saved.
+result), 1 a pack failed twice, 2 bad input, 3 stopped by a signal or launch.stop after the workers saved. On a cluster, jobs go
+on without a launcher; the same command finds them again. A second launcher shows what the first one does.
 """
 
 import argparse
-import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals, signal
 
 from rich.console import Console
 
-from launch.backends import BACKENDS
-from launch.backends.job import Backend
-from launch.display import Display, display
+from launch.backends import BACKENDS, Site
+from launch.backends.job import Backend, Task
 from launch.grid import Grid, load_grid
-from launch.progress import Watch, mark_starting
-from launch.schedule import Schedule
-from launch.sweep_dir import SweepDir, all_finished
-from vit_attn.report.publish import publish
+from launch.launcher import DONE, launch
+from launch.place import Place
+from launch.sweep_dir import AtWorkError, SweepDir, all_finished
+from launch.watching import watch_other
 from vit_attn.report.table import wide_console
-from vit_attn.spec.errors import UserError, exit_code_of, unknown
+from vit_attn.spec.errors import RunError, UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import split_overrides
-
-DONE, FAILED, STOPPED = 0, 1, 3
-POLL_SECONDS, SHOW_SECONDS = 0.1, 0.5
+from vit_attn.store.run_dir import RunDir
 
 
-def main(argv: Sequence[str], backends: Mapping[str, Callable[[int], Backend]] = BACKENDS) -> int:
+def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] = BACKENDS) -> int:
     """The command line. Returns the exit code; raises UserError for bad input, before anything is created."""
     rest, overrides = split_overrides(argv)
     flags = _flags(backends).parse_args(rest)
-    if flags.max_parallel < 1:
+    if flags.max_parallel is not None and flags.max_parallel < 1:
         raise UserError(f"--max-parallel={flags.max_parallel} must be at least 1")
     if str(flags.workdir) == ".":
         raise UserError("--workdir is empty or '.': a sweep needs a directory of its own, for example --workdir runs/grid")
-    if flags.backend not in backends:
-        raise unknown("--backend: the backend", flags.backend, backends)
     grid, sweep, console = load_grid(flags.config, overrides), SweepDir(flags.workdir), wide_console()
     sweep.check(grid)
-    _check_data(grid)
+    place = Place(flags.backend, flags.max_parallel)
+    backend = place.open(sweep, _todo(sweep, grid), backends)
+    if backend.sees_files:
+        _check_data(grid)
     if flags.dry_run:
         _print_plan(console, grid)
+        tasks = [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
+        backend.dry_run(tasks, lambda words: print(words, file=console.file))
         return DONE
-    with sweep.locked():
-        sweep.check(grid)  # again, for a launcher that was here a moment ago
-        sweep.create(grid)
-        return _run(sweep, backends[flags.backend], flags.max_parallel, console)
+    backend.check({sweep.path / member.name: member.spec for member in grid.members})
+    try:
+        with sweep.locked():
+            sweep.check(grid)  # again, for a launcher that was here a moment ago
+            sweep.create(grid)
+            place.write(sweep)
+            return launch(sweep, backend, console)
+    except AtWorkError:
+        return watch_other(sweep, console)
+    except OSError as error:
+        raise RunError(f"{error}; make room, and the same command goes on") from error
 
 
 def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
     flags = Flags("launch.sweep", __doc__)
     flags.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a Python file that defines get_sweep(arg)")
     flags.add_argument("--workdir", required=True, type=Path, help="the sweep's directory: a run directory a member, and logs")
-    flags.add_argument("--backend", default="local", help=f"where packs are trained: {', '.join(backends)} (default: local)")
-    flags.add_argument("--max-parallel", default=1, type=int, metavar="N", help="packs trained at a time (default: 1)")
+    flags.add_argument(
+        "--backend", default="local", metavar="NAME[:KEY=VALUE,...]", help=f"where packs are trained: {', '.join(backends)}"
+    )
+    flags.add_argument("--max-parallel", type=int, metavar="N", help="packs at a time (local: 1; elsewhere: all)")
     flags.add_argument("--dry-run", action="store_true", help="print packs and members, check everything, and end")
     return flags
+
+
+def _todo(sweep: SweepDir, grid: Grid) -> int:
+    """How many packs have a member to finish."""
+    return sum(not all_finished([RunDir(sweep.path / member.name) for member in pack.members]) for pack in grid.packs)
 
 
 def _check_data(grid: Grid) -> None:
@@ -88,52 +100,6 @@ def _print_plan(console: Console, grid: Grid) -> None:
         for member in pack.members:
             overrides = "".join(f" --config.{key}={value}" for key, value in member.overrides.items())
             print(f"  {member.name}   {member.config}{overrides}", file=console.file)
-
-
-def _run(sweep: SweepDir, backend: Callable[[int], Backend], max_parallel: int, console: Console) -> int:
-    todo = sum(not all_finished(runs) for runs in sweep.packs().values())
-    slots = max(min(max_parallel, todo), 1)
-    with display(console) as shown, _stop_requests() as requests:
-        schedule = Schedule(sweep, backend(slots), slots, shown.say)
-        _train(schedule, Watch(sweep.path), shown, requests)
-    if not schedule.stopping:
-        publish([sweep.path], console)
-        words = f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
-    for pack, why in schedule.failed.items():
-        words = f"pack {pack} failed: {why} (log: {sweep.log(pack)})"
-        console.print(words, style="red", markup=False, highlight=False, soft_wrap=True)
-    if schedule.stopping and not schedule.failed:
-        console.print(f"Stopped by {requests[0].name}; all that was trained is saved. Run the same command to go on.")
-        return STOPPED
-    return FAILED if schedule.failed else DONE
-
-
-def _train(schedule: Schedule, watch: Watch, shown: Display, requests: list[Signals]) -> None:
-    """Until all packs are over, or a signal asked for the end and the workers have saved."""
-    next_show = 0.0
-    while not schedule.over:
-        if requests and not schedule.stopping:
-            shown.say(f"{requests[0].name}: waiting for {len(schedule.running)} workers to save and end")
-            schedule.stop()
-        schedule.tick()
-        if time.monotonic() >= next_show:
-            shown.show(mark_starting(watch.look(), schedule.started()))
-            next_show = time.monotonic() + SHOW_SECONDS
-        time.sleep(POLL_SECONDS)
-    shown.show(watch.look())
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[Signals]]:
-    """SIGTERM and SIGINT end up in this list instead of ending the launcher."""
-    requests: list[Signals] = []
-    before = {number: signal(number, lambda got, _: requests.append(Signals(got))) for number in (SIGTERM, SIGINT)}
-    try:
-        yield requests
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,27 @@
 
 sweep.json   config, overrides, packs and their members      logs/<pack>.log   what the workers printed
 <member>/    the run directory of each member                .lock             held by the launcher that works here
+launch.json  where it was launched last                      stop              there, if launch.stop asked all to end
+On a cluster: submissions/ what was handed to it, jobs/ what became of each pack, slurm/ what Slurm itself printed.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.grid import Grid
+from launch.journal import Journal
 from vit_attn.spec.errors import UserError
 from vit_attn.store.run_dir import FINISHED, RunDir, check_writable, differences, file_lock, write_json
 
 SHOWN = 4  # names in an error message
+
+
+class AtWorkError(UserError):
+    """Another launcher is at work in the sweep's directory."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,13 @@ class SweepDir:
 
     def log(self, pack: str) -> Path:
         return self.path / "logs" / f"{pack}.log"
+
+    def journal(self, pack: str) -> Journal:
+        return Journal(self.path / "jobs" / f"{pack}.jsonl")
+
+    @property
+    def stop_file(self) -> Path:
+        return self.path / "stop"
 
     def packs(self) -> dict[str, list[RunDir]]:
         """The members of each pack, in order. Raises UserError where no sweep lives."""
@@ -57,11 +71,24 @@ class SweepDir:
             RunDir(self.path / member.name).create(member.spec)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes the directory and keeps a second launcher out of it. Raises UserError if one is at work."""
+    def locked(self, wait_seconds: float = 1.0) -> Iterator[None]:
+        """Makes the directory and keeps a second launcher out of it. Raises AtWorkError if one is at work."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.path / ".lock", f"another launcher is at work in {self.path}"):
+        with ExitStack() as stack:
+            try:
+                held = f"another launcher is at work in {self.path}"
+                stack.enter_context(file_lock(self.path / ".lock", held, wait_seconds))
+            except UserError as error:
+                raise AtWorkError(str(error)) from error
             yield
+
+    def at_work(self) -> bool:
+        """Whether a launcher holds the lock."""
+        try:
+            with self.locked(wait_seconds=0.0):
+                return False
+        except AtWorkError:
+            return True
 
     def _other_members(self, grid: Grid) -> list[str]:
         if not self.file.exists():

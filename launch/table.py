@@ -11,7 +11,7 @@ from launch.progress import NOT_AT_WORK, Progress
 from vit_attn.store.run_dir import FINISHED
 
 STYLES = {
-    **{"waiting": "dim", "starting": "cyan", "running": "bold cyan", "done": "green"},
+    **{"waiting": "dim", "queued": "dim cyan", "starting": "cyan", "running": "bold cyan", "done": "green"},
     **{"diverged": "yellow", "stopped": "yellow", "interrupted": "yellow", "failed": "bold red"},
 }
 
@@ -52,7 +52,7 @@ def clock(seconds: float) -> str:
 
 def _most_telling(members: Sequence[Progress], room: int) -> list[Progress]:
     """At most `room` members, in their order: first those at work, then those with trouble, then finished, then waiting."""
-    rank = {"running": 0, "starting": 0, "waiting": 3, **dict.fromkeys(FINISHED, 2)}
+    rank = {"running": 0, "starting": 0, "queued": 3, "waiting": 3, **dict.fromkeys(FINISHED, 2)}
     chosen = sorted(range(len(members)), key=lambda index: rank.get(members[index].state, 1))[:room]
     return [members[index] for index in sorted(chosen)]
 
@@ -63,10 +63,14 @@ def _table(members: Sequence[Progress]) -> Table:
     table.add_column("state", no_wrap=True)
     for head in ("step", "images/s", "loss", "val acc", "ETA"):
         table.add_column(head, justify="right", no_wrap=True)
+    preempted = any(member.preempted for member in members)
+    if preempted:
+        table.add_column("preempted", justify="right", no_wrap=True)
     for member in members:
         style = STYLES.get(member.state, "")
         step = f"{member.step}/{member.steps}" if member.step or member.state not in NOT_AT_WORK else f"-/{member.steps}"
-        table.add_row(member.name, Text(member.state, style=style), step, *_numbers(member))
+        times = [f"{member.preempted}x" if member.preempted else "-"] if preempted else []
+        table.add_row(member.name, Text(member.state, style=style), step, *_numbers(member), *times)
     return table
 
 

@@ -5,10 +5,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from launch.backends.job import Job, Task
+from vit_attn.spec.run import RunSpec
 
 WORKER = (sys.executable, "-m", "vit_attn.main")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
@@ -29,10 +32,28 @@ class LocalJob:
 class Local:
     """Processes, up to `max_parallel` of them, on c // max_parallel of this process's c cores each (all cores if c is less)."""
 
+    sees_files = True
+
     def __init__(self, max_parallel: int, worker: Sequence[str] = WORKER) -> None:
         self.worker = worker
         self.jobs: list[LocalJob | None] = [None] * max_parallel  # one a share of the cores
         self.shares = core_shares(max_parallel)
+
+    @property
+    def slots(self) -> int:
+        return len(self.jobs)
+
+    def check(self, runs: Mapping[Path, RunSpec]) -> None:
+        """There is nothing that could be missing."""
+
+    def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
+        """The plan says it all."""
+
+    def attach(self, tasks: Sequence[Task]) -> dict[str, Job]:
+        return {}  # workers end with their launcher
+
+    def submit(self, tasks: Sequence[Task]) -> list[Job]:
+        return [self.start(task.runs, task.log) for task in tasks]
 
     def start(self, runs: Sequence[Path], log: Path) -> LocalJob:
         """Raises RuntimeError if `max_parallel` workers are running."""

@@ -139,17 +139,104 @@ def test_workers_share_the_cores_and_run_side_by_side(sweeps):
     assert launcher.wait(10) == 3
 
 
-def test_a_second_launcher_is_refused(sweeps):
-    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.1"}
+def test_a_second_launcher_watches_the_first(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
     first = sweeps.start()
     wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().state == "running")
-    code, _, err = sweeps.run()
-    assert code == 2
-    assert f"error: another launcher is at work in {sweeps.workdir}" in err
-    assert len(err.splitlines()) == 1
-    assert sweeps.starts() == [MEMBERS[:1]]
-    first.terminate()
-    assert first.wait(10) == 3
+    second = sweeps.start("--max-parallel", "2")
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, err) == (0, "")
+    assert f"another launcher is at work in {sweeps.workdir}; this one watches it" in out
+    assert "relu2_alpha1.0_p7_seed0: done" in out
+    assert first.wait(10) == 0
+    assert sweeps.starts() == PACKS
+
+
+def test_launch_stop_ends_the_launcher_and_whoever_watches_it(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.1"}
+    first = sweeps.start()
+    wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().step > 2)
+    second = sweeps.start()
+    done = launched("stop", sweeps.workdir)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 waiting, 1 stopped" in done.stdout
+    out, _ = first.communicate(timeout=10)
+    assert first.returncode == 3
+    assert "Stopped by launch.stop; all that was trained is saved" in out
+    out, _ = second.communicate(timeout=10)
+    assert second.returncode == 3
+    sweeps.environment = {}
+    assert sweeps.run()[0] == 0
+    assert sorted(sweeps.steps()) == sorted([name, str(step)] for name in MEMBERS for step in range(1, 17))
+
+
+def test_a_worker_that_somebody_stops_is_no_failure(sweeps):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    launcher = sweeps.start()
+    wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().step > 3)
+    os.kill(RunDir(sweeps.workdir / MEMBERS[0]).status().pid, signal.SIGTERM)
+    out, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode == 3
+    assert "Stopped by somebody else (softmax_p7)" in out
+    assert states(sweeps) == {name: "stopped" if name == MEMBERS[0] else "done" for name in MEMBERS}
+
+
+def test_retry_gives_only_what_failed_another_go(sweeps):
+    sweeps.environment = {"STAND_IN_FAILING": MEMBERS[1], "STAND_IN_FAILURES": "2"}
+    assert sweeps.run()[0] == 1
+    RunDir(sweeps.workdir / MEMBERS[0]).write_status("stopped", step=5, steps=16)  # unfinished, but it did not fail
+    done = launched(
+        "retry", sweeps.workdir, "--failed", program="drive_retry.py", **sweeps.environment, STAND_IN_NOTES=str(sweeps.folder)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sweeps.starts().count(PACKS[1]) == 3
+    assert sweeps.starts().count(PACKS[0]) == 1
+    assert states(sweeps) == {name: "stopped" if name == MEMBERS[0] else "done" for name in MEMBERS}
+    done = launched("retry", sweeps.workdir, "--failed")
+    assert (done.returncode, done.stdout) == (0, "no member has failed\n")
+    done = launched("retry", sweeps.workdir)
+    assert (done.returncode, done.stderr) == (2, "error: say which members: --failed\n")
+
+
+def launched(module, *words, program=None, **environment):
+    """python -m launch.MODULE, or a program of these tests in its stead."""
+    command = [sys.executable, *([ROOT / "tests/launch" / program] if program else ["-m", f"launch.{module}"]), *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([str(word) for word in command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def small_disk(sweeps):
+    """The sweep's directory on a file system of 1 MiB."""
+    sweeps.workdir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", sweeps.workdir]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield sweeps.workdir
+    subprocess.run(["umount", "--lazy", sweeps.workdir], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(sweeps, small_disk):
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    launcher = sweeps.start()
+    wait_until(lambda: RunDir(small_disk / MEMBERS[0]).status().state == "done")
+    wait_until(lambda: RunDir(small_disk / MEMBERS[1]).status().step > 3)
+    with open(small_disk / "ballast", "wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(b"x" * 4096)
+        except OSError:
+            pass
+    wait_until(lambda: RunDir(small_disk / MEMBERS[1]).status().seen_state() != "running")
+    out, err = launcher.communicate(timeout=60)
+    assert (launcher.returncode, err) == (1, "")
+    assert "No space left on device" in out
+    assert states(sweeps)[MEMBERS[0]] == "done"
+    (small_disk / "ballast").unlink()
+    assert sweeps.run()[0] == 0
+    assert set(states(sweeps).values()) == {"done"}
+    assert sweeps.starts().count(PACKS[0]) == 1  # what was finished is not done again
+    assert len([1 for name, _ in sweeps.steps() if name == MEMBERS[0]]) == 16
 
 
 def test_another_grid_is_refused_and_nothing_changes(sweeps):

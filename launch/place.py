@@ -1,0 +1,40 @@
+"""Where a sweep is launched: --backend and --max-parallel, remembered in SWEEP/launch.json."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from launch.backends import Site
+from launch.backends.job import Backend
+from launch.backends.options import split
+from launch.sweep_dir import SweepDir
+from vit_attn.spec.errors import UserError, unknown
+from vit_attn.store.run_dir import write_json
+
+
+@dataclass(frozen=True)
+class Place:
+    """As on the command line: "slurm:partition=gpu", and None where --max-parallel was not given."""
+
+    backend: str = "local"
+    max_parallel: int | None = None
+
+    def open(self, sweep: SweepDir, todo: int, backends: Mapping[str, Callable[[Site], Backend]]) -> Backend:
+        """Raises UserError for a backend or a setting that is not there, or that lacks a program; creates nothing."""
+        name, pairs = split(self.backend)
+        if name not in backends:
+            raise unknown("--backend: the backend", name, backends)
+        return backends[name](Site(sweep, todo, self.max_parallel, pairs))
+
+    def write(self, sweep: SweepDir) -> None:
+        write_json(sweep.path / "launch.json", dataclasses.asdict(self))
+
+
+def last_place(sweep: SweepDir) -> Place:
+    """Of the newest launcher. Raises UserError where the file cannot be read."""
+    file = sweep.path / "launch.json"
+    try:
+        return Place(**json.loads(file.read_text())) if file.exists() else Place()
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): give --backend") from error

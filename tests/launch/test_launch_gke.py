@@ -1,0 +1,202 @@
+"""JobSets: the manifests against the published schemas, and sweeps on a kubectl whose pods are processes of this machine."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+
+import jsonschema
+import kubernetes_validate
+import pytest
+from sweep_runs import MEMBERS, ROOT, SWEEP, Sweeps, wait_until
+
+from launch.journal import Journal
+from launch.submissions import Submissions
+from vit_attn.store.run_dir import RunDir
+
+TWO = SWEEP.replace('("relu", "relu2")', '("relu",)')  # two packs
+SCHEMA = json.loads((ROOT / "tests/launch/jobset_schema.json").read_text())
+KUBERNETES = "1.33"
+
+
+class OnKubernetes(Sweeps):
+    @property
+    def cluster(self):
+        return self.folder / "cluster"
+
+    def backend(self, more=""):
+        return ("--backend", f"gke:image=repo/vit:1,claim=sweeps,mount={self.folder}{more}")
+
+    def calls(self, verb):
+        lines = (self.cluster / "calls").read_text().splitlines() if (self.cluster / "calls").exists() else []
+        return [words for words in map(json.loads, lines) if words[1] == verb]
+
+    def say(self, verb, times, text):
+        (self.cluster / f"say_{verb}").write_text(json.dumps([times, text]))
+
+    def pods(self, pack):
+        name = Submissions(self.workdir).newest_of_packs()[pack].ids[pack]
+        return json.loads((self.cluster / f"{name}.pids").read_text())
+
+    def begin(self, *flags):
+        return self.start(*self.backend(), *flags, config=self.config(TWO))
+
+    def finish(self, *flags, code=0, process=None):
+        process = process or self.begin(*flags)
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == code, out + err
+        return out if code != 2 else err
+
+    def states(self):
+        return {name: RunDir(self.workdir / name).status().state for name in MEMBERS[:3]}
+
+    def assert_each_step_once(self):
+        assert set(self.states().values()) == {"done"}
+        assert sorted(self.steps()) == sorted([name, str(step)] for name in MEMBERS[:3] for step in range(1, 17))
+
+
+@pytest.fixture
+def sweeps(tmp_path):
+    made = OnKubernetes(tmp_path)
+    made.cluster.mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("drive_worker.py", "stand_in_worker.py", "fake_kubectl.py"):
+        shutil.copy(ROOT / "tests/launch" / name, programs)
+    (programs / "kubectl").write_text(f'#!/bin/bash\nexec {sys.executable} {programs}/fake_kubectl.py "$@"\n')
+    (programs / "kubectl").chmod(0o755)
+    made.environment = {"PATH": f"{programs}:{os.environ['PATH']}", "FAKE_CLUSTER": str(made.cluster)}
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for file in made.cluster.glob("*.json"):
+        file.unlink()
+    for file in made.cluster.glob("*.pids"):
+        for pid in json.loads(file.read_text()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def manifests(sweeps, more=""):
+    code, out, err = sweeps.run(*sweeps.backend(more), "--dry-run", config=sweeps.config(TWO))
+    assert code == 0, err
+    return json.loads(out[out.index("\n{") :])["items"]
+
+
+TPU = ",accelerator=tpu-v5-lite-podslice,topology=4x4,chips=4,hosts=4,spot=true,namespace=vit,queue=team"
+GPU = ",accelerator=nvidia-h100-80gb,chips=8,hosts=2,service_account=trainer"
+
+
+@pytest.mark.parametrize("more", ["", TPU, GPU], ids=["plain", "tpu", "gpu"])
+def test_a_manifest_is_what_the_published_schemas_ask_for(sweeps, more):
+    items = manifests(sweeps, more)
+    assert len(items) == 2
+    for item in items:
+        jsonschema.validate(item, SCHEMA)
+        (job,) = item["spec"]["replicatedJobs"]
+        as_job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": job["template"]["spec"]}
+        kubernetes_validate.validate(as_job, KUBERNETES, strict=True)
+    assert not (sweeps.cluster / "calls").exists()
+
+
+def test_what_a_manifest_asks_for(sweeps):
+    job = manifests(sweeps, TPU)[0]["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert (job["completions"], job["parallelism"], job["completionMode"], job["backoffLimit"]) == (4, 4, "Indexed", 0)
+    pod = job["template"]["spec"]
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+        "cloud.google.com/gke-tpu-topology": "4x4",
+        "cloud.google.com/gke-spot": "true",
+    }
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"] == {"google.com/tpu": "4"}
+    assert container["command"][:5] == ["python", "-m", "launch.worker", str(sweeps.workdir), "softmax_p7"]
+    container = manifests(sweeps, GPU)[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    env = {one["name"]: one["value"] for one in container["env"]}
+    name = container["command"][-1] + "-1"
+    assert env == {"VIT_ATTN_HOSTS": "2", "VIT_ATTN_COORDINATOR": f"{name}-w-0-0.{name}:61440"}
+
+
+def test_an_evicted_pod_comes_back(sweeps):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.2"
+    launcher = sweeps.begin()
+    wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().step > 3, 30)
+    os.kill(sweeps.pods("softmax_p7")[0], signal.SIGTERM)
+    sweeps.finish(process=launcher)
+    sweeps.assert_each_step_once()
+    assert [record["code"] for record in Journal(sweeps.workdir / "jobs/softmax_p7.jsonl").read() if "code" in record] == [3, 0]
+    assert len(sweeps.calls("apply")) == 1
+
+
+def test_a_pack_that_fails_is_tried_once_more(sweeps):
+    sweeps.environment |= {"STAND_IN_FAILING": MEMBERS[0], "STAND_IN_FAILURES": "9"}
+    out = sweeps.finish(code=1)
+    assert "pack softmax_p7 failed: exit code 1: RuntimeError: [no luck] at start 2" in out
+    assert sweeps.starts().count(MEMBERS[:1]) == 2
+
+
+def test_a_killed_launcher_finds_its_jobs_again(sweeps):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.2"
+    launcher = sweeps.begin()
+    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    launcher.kill()
+    launcher.wait()
+    for file in sweeps.workdir.glob("submissions/*.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "ids": None}))
+    assert sweeps.finish().count("at work already") == 2
+    sweeps.assert_each_step_once()
+    assert len(sweeps.calls("apply")) == 1
+
+
+def test_a_stopped_sweep_leaves_no_jobs(sweeps):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
+    launcher = sweeps.begin()
+    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    launcher.terminate()
+    sweeps.finish(process=launcher, code=3)
+    assert set(sweeps.states().values()) == {"stopped"}
+    assert not list(sweeps.cluster.glob("*.json"))
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.01"
+    sweeps.finish()
+    sweeps.assert_each_step_once()
+
+
+def test_a_sweep_finishes_over_a_network_that_fails_and_repeats_nothing(sweeps):
+    sweeps.say("apply", 1, "Unable to connect to the server: dial tcp: i/o timeout")
+    sweeps.say("get", 2, "Unable to connect to the server: net/http: TLS handshake timeout")
+    out = sweeps.finish()
+    assert "no pack was started (kubectl: Unable to connect to the server" in out
+    assert "pack relu_p7: finished" in out
+    sweeps.assert_each_step_once()
+    assert sweeps.finish()
+    assert len(sweeps.calls("apply")) == 2
+
+
+def test_a_cluster_without_jobset_is_one_line(sweeps):
+    sweeps.say(
+        "apply", 9, 'error: resource mapping not found: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"'
+    )
+    err = sweeps.finish(code=2)
+    assert 'no matches for kind "JobSet"' in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [
+        ("gke:claim=c,mount=/", "image is missing"),
+        ("gke:image=i,claim=c,mount=/elsewhere", "must be below mount=/elsewhere"),
+        ("gke:image=i,claim=c,mount=/,hosts=0", "hosts=0 must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(sweeps, backend, told):
+    code, _, err = sweeps.run("--backend", backend)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert not sweeps.workdir.exists()
