@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.sweep_dir import SweepDir
 from vit_attn.store.run_dir import FINISHED, RunDir
 
-NOT_AT_WORK = ("waiting", "stopped", "failed", "interrupted")
+NOT_AT_WORK = ("waiting", "stopped", "paused", "failed", "interrupted")
 
 
 @dataclass(frozen=True)

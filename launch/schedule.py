@@ -29,9 +29,16 @@ class Attempt:
 class Schedule:
     """Packs of `sweep` that have a member to finish, `slots` at a time, in the order of the grid. `say` takes news."""
 
-    def __init__(self, sweep: SweepDir, backend: Backend, slots: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sweep: SweepDir,
+        backend: Backend,
+        slots: int,
+        say: Callable[[str], None],
+        packs: dict[str, list[RunDir]] | None = None,
+    ) -> None:
         self.sweep, self.backend, self.slots, self.say = sweep, backend, slots, say
-        self.packs = sweep.packs()
+        self.packs = sweep.packs() if packs is None else packs
         self.waiting = deque((name, 1) for name, runs in self.packs.items() if not all_finished(runs))
         self.running: list[Attempt] = []
         self.failed: dict[str, str] = {}  # pack -> reason
@@ -73,7 +80,8 @@ class Schedule:
     def _ended(self, attempt: Attempt, code: int) -> None:
         pack, runs = attempt.pack, self.packs[attempt.pack]
         if all_finished(runs):
-            self.say(f"pack {pack}: finished")
+            paused = any(run.status().state == "paused" for run in runs)
+            self.say(f"pack {pack}: {'paused' if paused else 'finished'}")
         elif self.stopping and code in STOPPED_CODES:
             self.say(f"pack {pack}: stopped")
         else:

@@ -23,9 +23,11 @@ from launch.backends import BACKENDS
 from launch.backends.job import Backend
 from launch.display import Display, display
 from launch.grid import Grid, load_grid
+from launch.prepare import Prepared, confirm_members, prepare
 from launch.progress import Watch, mark_starting
 from launch.schedule import Schedule
 from launch.sweep_dir import SweepDir, all_finished
+from launch.sweep_flags import add_plan_flags
 from vit_attn.report.publish import publish
 from vit_attn.report.table import wide_console
 from vit_attn.spec.errors import UserError, exit_code_of, unknown
@@ -40,22 +42,26 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[int], Backend]] =
     """The command line. Returns the exit code; raises UserError for bad input, before anything is created."""
     rest, overrides = split_overrides(argv)
     flags = _flags(backends).parse_args(rest)
-    if flags.max_parallel < 1:
+    if flags.max_parallel is not None and flags.max_parallel < 1:
         raise UserError(f"--max-parallel={flags.max_parallel} must be at least 1")
     if str(flags.workdir) == ".":
         raise UserError("--workdir is empty or '.': a sweep needs a directory of its own, for example --workdir runs/grid")
     if flags.backend not in backends:
         raise unknown("--backend: the backend", flags.backend, backends)
-    grid, sweep, console = load_grid(flags.config, overrides), SweepDir(flags.workdir), wide_console()
+    grid = load_grid(flags.config, overrides, lambda members: confirm_members(members, flags.yes))
+    sweep, console = SweepDir(flags.workdir), wide_console()
     sweep.check(grid)
     _check_data(grid)
+    prepared = prepare(grid, sweep, flags, console)
     if flags.dry_run:
-        _print_plan(console, grid)
+        prepared.print(console, flags.ask_above)
         return DONE
+    prepared.confirm_cost(flags.ask_above, flags.yes)
     with sweep.locked():
         sweep.check(grid)  # again, for a launcher that was here a moment ago
-        sweep.create(grid)
-        return _run(sweep, backends[flags.backend], flags.max_parallel, console)
+        sweep.create(prepared.packed)
+        prepared.remember(sweep)
+        return _run(sweep, prepared, backends[flags.backend], console)
 
 
 def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
@@ -63,8 +69,11 @@ def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
     flags.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a Python file that defines get_sweep(arg)")
     flags.add_argument("--workdir", required=True, type=Path, help="the sweep's directory: a run directory a member, and logs")
     flags.add_argument("--backend", default="local", help=f"where packs are trained: {', '.join(backends)} (default: local)")
-    flags.add_argument("--max-parallel", default=1, type=int, metavar="N", help="packs trained at a time (default: 1)")
-    flags.add_argument("--dry-run", action="store_true", help="print packs and members, check everything, and end")
+    flags.add_argument(
+        "--max-parallel", type=int, metavar="N", help="packs trained at a time (default: 1; on accelerators: auto)"
+    )
+    flags.add_argument("--dry-run", action="store_true", help="print packs, members and costs, check everything, and end")
+    add_plan_flags(flags)
     return flags
 
 
@@ -81,21 +90,20 @@ def _check_data(grid: Grid) -> None:
         open_source(data, num_classes)
 
 
-def _print_plan(console: Console, grid: Grid) -> None:
-    console.print(f"{len(grid.members)} members in {len(grid.packs)} packs", highlight=False)
-    for pack in grid.packs:
-        console.print(f"pack {pack.name}", highlight=False)
-        for member in pack.members:
-            overrides = "".join(f" --config.{key}={value}" for key, value in member.overrides.items())
-            print(f"  {member.name}   {member.config}{overrides}", file=console.file)
-
-
-def _run(sweep: SweepDir, backend: Callable[[int], Backend], max_parallel: int, console: Console) -> int:
-    todo = sum(not all_finished(runs) for runs in sweep.packs().values())
-    slots = max(min(max_parallel, todo), 1)
+def _run(sweep: SweepDir, prepared: Prepared, backend: Callable[[int], Backend], console: Console) -> int:
+    plan = prepared.plan
     with display(console) as shown, _stop_requests() as requests:
-        schedule = Schedule(sweep, backend(slots), slots, shown.say)
-        _train(schedule, Watch(sweep.path), shown, requests)
+        for line in plan.why:
+            shown.say(f"plan: {line}")
+        for news, packs in prepared.stages(sweep):
+            if news:
+                shown.say(news)
+            todo = sum(not all_finished(runs) for runs in packs.values())
+            slots = plan.slots if plan.fixed else max(min(plan.slots, todo), 1)
+            schedule = Schedule(sweep, backend(slots), slots, shown.say, packs)
+            _train(schedule, Watch(sweep.path), shown, requests)
+            if schedule.stopping or schedule.failed:
+                break
     if not schedule.stopping:
         publish([sweep.path], console)
         words = f"TensorBoard: tensorboard --logdir {shlex.quote(str(sweep.path))}"

@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     if flags.print_spec:
         print("\n".join(json.dumps(asdict(spec), indent=1) for spec in runs.values()))
         return 0
-    if not flags.overwrite and not flags.dry_run and all(run_dir.status().over(spec.loop.until) for run_dir, spec in runs.items()):
+    as_it_is = not flags.overwrite and not flags.dry_run
+    if as_it_is and all(run_dir.status().over(spec.loop.until) for run_dir, spec in runs.items()):
         for run_dir in runs:
             status = run_dir.status()
             whole = "complete" if status.state in FINISHED else "as far as config.loop.until says"
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
     parser.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs, steps, and end: needs no data")
     parser.add_argument("--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here")
-    parser.add_argument("--dry-run-json", metavar="FILE", type=Path, help="with --dry-run: its numbers, and the compiled memory")
+    parser.add_argument("--dry-run-json", metavar="FILE", type=Path, help="with --dry-run: its numbers, and compiled memory")
     parser.add_argument("--profile", action="store_true", help="record steps 11 to 20 of this start for TensorBoard's profiler")
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, each on its own share of the CPU cores."""
+"""Workers as processes of this machine, each on its own share of the accelerators and the CPU cores."""
 
 import os
 import shlex
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from launch.devices import find_devices
 
 WORKER = (sys.executable, "-m", "vit_attn.main")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
@@ -27,12 +29,15 @@ class LocalJob:
 
 
 class Local:
-    """Processes, up to `max_parallel` of them, on c // max_parallel of this process's c cores each (all cores if c is less)."""
+    """Processes, up to `max_parallel` of them, on c // max_parallel of this process's c cores each (all cores if c is less),
+    and on as equal a share of its accelerators."""
 
     def __init__(self, max_parallel: int, worker: Sequence[str] = WORKER) -> None:
         self.worker = worker
         self.jobs: list[LocalJob | None] = [None] * max_parallel  # one a share of the cores
         self.shares = core_shares(max_parallel)
+        devices = find_devices()
+        self.environments = [devices.environment(ids) for ids in devices.groups(max_parallel)]
 
     def start(self, runs: Sequence[Path], log: Path) -> LocalJob:
         """Raises RuntimeError if `max_parallel` workers are running."""
@@ -46,7 +51,7 @@ class Local:
             output.flush()
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **self.environments[free[0]], "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -26,7 +26,8 @@ from vit_attn.train.state import State
 def dry_run(specs: Sequence[RunSpec], devices: int | None, json: Path | None = None) -> int:
     """Prints the plan of a pack (of one run, as a rule) for the devices of this machine, or for so many that need not be here.
 
-    `json`: a file for the numbers that a launcher plans with (see `numbers`). Exit code 0. Raises UserError for what could not be trained, as far as that shows without data.
+    `json`: a file for the numbers that a launcher plans with (see `numbers`). Exit code 0. Raises UserError for what cannot be
+    trained, as far as that shows without data.
     """
     spec = specs[0]
     if len(specs) > 1:

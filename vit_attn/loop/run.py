@@ -54,7 +54,8 @@ class Request:
 
 
 def run_pack(request: Request) -> int:
-    """Trains what is unfinished. Exit code 0: all is finished, or paused as config.loop.until says; 3: stopped by a signal, saved, run again to go on.
+    """Trains what is unfinished. Exit code 0: all is finished, or paused as config.loop.until says; 3: stopped by a signal,
+    saved, run again to go on.
 
     Raises UserError before anything is created, compiled or deleted if the runs cannot be.
     """
