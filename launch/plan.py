@@ -122,7 +122,7 @@ def _by_memory(
     groups = [one for one in grid.packs if len(one.members) > 1]
     shares = max(slots // len(grid.packs), 1)
     for number, group in enumerate(groups):
-        key = _key(group.members[0].spec, len(devices.ids) // slots, devices.kind)
+        key = key_of(group.members[0].spec, len(devices.ids) // slots, devices.kind)
         if key not in measured:
             say(f"plan: compiling {group.name} to see how many members fit ({number + 1} of {len(groups)}) ...")
             measured[key] = ask_program(group.members[0].spec, devices.environment(devices.groups(slots)[0]))
@@ -136,7 +136,7 @@ def _by_memory(
     return sizes, why, measured
 
 
-def _key(spec: RunSpec, each: int, kind: str) -> str:
+def key_of(spec: RunSpec, each: int, kind: str) -> str:
     """Of a program on so many devices."""
     settings = json.dumps(dataclasses.asdict(static_of(spec)), sort_keys=True)
     return f"{hashlib.sha256(settings.encode()).hexdigest()[:16]} on {each} {kind}"

@@ -33,6 +33,8 @@ def _work(runs: list[RunDir]) -> int:
     parent, signals = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
     _note("starts", " ".join(run.name for run in runs))
+    if seen := os.environ.get("STAND_IN_ENVIRONMENT"):
+        (Path(seen) / os.environ.get("CUDA_VISIBLE_DEVICES", "all")).touch()
     _fail_if_asked([run.name for run in runs])
     steps = runs[0].spec().train.steps
     last = min(steps, runs[0].spec().loop.until or steps)

@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from sweep_runs import MEMBERS, SWEEP, wait_until
+from sweep_runs import MEMBERS, wait_until
 
 from launch.halving import Halving
 from launch.progress import Watch
@@ -63,7 +63,7 @@ def test_a_killed_launcher_changes_nothing(sweeps, moment):
     wait_until(reached[moment], 60)
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    code, out, err = sweeps.run(*FLAGS)
+    code, _, err = sweeps.run(*FLAGS)
     assert (code, err) == (0, "")
     assert_halved(sweeps)
 
@@ -85,7 +85,7 @@ def test_survivors_share_packs(sweeps):
 
 def test_nobody_is_ranked_while_a_pack_has_failed(sweeps):
     sweeps.environment = {"STAND_IN_FAILING": RELU1, "STAND_IN_FAILURES": "2"}
-    code, out, _ = sweeps.run(*FLAGS, "--halve-within", "model.attention.h")
+    code, _, _ = sweeps.run(*FLAGS, "--halve-within", "model.attention.h")
     assert code == 1
     assert states(sweeps) == {name: "failed" if name in (RELU0, RELU1) else "paused" for name in MEMBERS}
     assert not (sweeps.workdir / "halving.json").exists()
