@@ -1,6 +1,7 @@
 """A sweep's config file -> its members, each a resolved run with a readable name, grouped into packs."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,20 @@ class Grid:
         return [member for pack in self.packs for member in pack.members]
 
 
-def load_grid(config: str, overrides: dict[str, Any]) -> Grid:
+def load_grid(config: str, overrides: dict[str, Any], allow: Callable[[int], None] = lambda _: None) -> Grid:
     """ "configs/sweeps/x.py:arg" and the overrides that hold for all members -> the sweep, every member resolved.
 
     Raises UserError for a file without get_sweep, points that are no points, an axis that the base does not know, an
-    impossible member, and members that are the same run.
+    impossible member, and members that are the same run. `allow` is given the number of members before they are looked at.
     """
-    points = _read(config)
+    points = _read(config, allow)
     varied = varied_keys(points)
     members = [_member(config, points, index, overrides, varied) for index in range(len(points))]
     _check_distinct(config, members)
     return Grid(config, overrides, tuple(_packs(members, points, varied)))
 
 
-def _read(config: str) -> list[Point]:
+def _read(config: str, allow: Callable[[int], None]) -> list[Point]:
     """What get_sweep returns, checked: the points, each with its base config as "base"."""
     loaded = call_config(config, "get_sweep")
     if not isinstance(loaded, dict) or not {"points"} <= set(loaded) <= {"base", "points"}:
@@ -70,6 +71,7 @@ def _read(config: str) -> list[Point]:
         raise UserError(f"get_sweep of {config!r}: points must be a list of dictionaries, not a {type(points).__name__}")
     if not points:
         raise UserError(f"get_sweep of {config!r}: the grid is empty (points has no entry, or one of its axes has no value)")
+    allow(len(points))
     plain = [_point(config, index, point) for index, point in enumerate(points)]
     return [{**point, "base": _base(config, index, point.get("base", loaded.get("base")))} for index, point in enumerate(plain)]
 

@@ -2,8 +2,9 @@
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from signal import SIGINT, SIGTERM, Signals, signal
 
 from rich.console import Console
@@ -12,20 +13,36 @@ from launch.backends.job import Backend
 from launch.display import Display, display
 from launch.progress import Watch, mark_starting
 from launch.schedule import Schedule
-from launch.sweep_dir import SweepDir
+from launch.sweep_dir import SweepDir, all_finished
 from vit_attn.report.publish import publish
+from vit_attn.store.run_dir import RunDir
 
 DONE, FAILED, STOPPED = 0, 1, 3
 POLL_SECONDS, SHOW_SECONDS = 0.1, 0.5
 SHOW_SHARE = 10  # looking at many members takes its time: at most a tenth of the launcher's
 
 
-def launch(sweep: SweepDir, backend: Backend, console: Console, only: Iterable[str] | None = None) -> int:
-    """Trains what is unfinished, or of that `only` these packs. The caller holds the lock. Returns the exit code."""
+@dataclass(frozen=True)
+class Stage:
+    """`packs` that train together, after `news` was told. The next stage begins when all their members have done what they
+    were to do."""
+
+    news: Sequence[str]
+    packs: Mapping[str, list[RunDir]]
+
+
+def launch(sweep: SweepDir, stages: Iterable[Stage], backend: Callable[[int], Backend], console: Console) -> int:
+    """Trains what is unfinished. The caller holds the lock. `backend` makes one for so many packs. Returns the exit code."""
     sweep.stop_file.unlink(missing_ok=True)  # it was meant for those before
     with display(console) as shown, _stop_requests() as requests:
-        schedule = Schedule(sweep, backend, shown.say, only)
-        by = _train(schedule, Watch(sweep.path), shown, requests)
+        for stage in stages:
+            for news in stage.news:
+                shown.say(news)
+            todo = sum(not all_finished(runs) for runs in stage.packs.values())
+            schedule = Schedule(sweep, backend(todo), shown.say, stage.packs)
+            by = _train(schedule, Watch(sweep.path), shown, requests)
+            if schedule.stopping or schedule.stopped or schedule.failed:
+                break
     if not schedule.stopping:
         try:
             publish([sweep.path], console)

@@ -15,17 +15,25 @@ from vit_attn.store.run_dir import write_json
 
 @dataclass(frozen=True)
 class Place:
-    """As on the command line: "slurm:partition=gpu", and None where --max-parallel was not given."""
+    """As on the command line: "slurm:partition=gpu", and None where nobody said how many packs at a time.
+
+    `shares`: whether devices are shared out to `max_parallel` processes even where fewer packs are left.
+    """
 
     backend: str = "local"
     max_parallel: int | None = None
+    shares: bool = False
+
+    @property
+    def name(self) -> str:
+        return split(self.backend)[0]
 
     def open(self, sweep: SweepDir, todo: int, backends: Mapping[str, Callable[[Site], Backend]]) -> Backend:
-        """Raises UserError for a backend or a setting that is not there, or that lacks a program; creates nothing."""
+        """For `todo` packs; creates nothing. Raises UserError for a backend, a setting or a program that is not there."""
         name, pairs = split(self.backend)
         if name not in backends:
             raise unknown("--backend: the backend", name, backends)
-        return backends[name](Site(sweep, todo, self.max_parallel, pairs))
+        return backends[name](Site(sweep, self.max_parallel or 1 if self.shares else todo, self.max_parallel, pairs))
 
     def write(self, sweep: SweepDir) -> None:
         write_json(sweep.path / "launch.json", dataclasses.asdict(self))

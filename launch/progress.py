@@ -10,7 +10,7 @@ from launch.submissions import Submission, Submissions
 from launch.sweep_dir import SweepDir
 from vit_attn.store.run_dir import FINISHED, RunDir, Status
 
-NOT_AT_WORK = ("waiting", "stopped", "failed", "interrupted")
+NOT_AT_WORK = ("waiting", "stopped", "paused", "failed", "interrupted")
 
 
 @dataclass(frozen=True)

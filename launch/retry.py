@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launch.backends import BACKENDS, Site
 from launch.backends.job import Backend
-from launch.launcher import DONE, launch
+from launch.launcher import DONE, Stage, launch
 from launch.place import Place, last_place
 from launch.sweep_dir import SweepDir
 from vit_attn.report.table import wide_console
@@ -31,17 +31,17 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
     if not flags.failed:
         raise UserError("say which members: --failed")
     sweep, console = SweepDir(flags.workdir), wide_console()
-    failed = [name for name, runs in sweep.packs().items() if any(run.status().state == "failed" for run in runs)]
+    failed = {name: runs for name, runs in sweep.packs().items() if any(run.status().state == "failed" for run in runs)}
     if not failed:
         console.print("no member has failed", highlight=False)
         return DONE
     place = last_place(sweep)
     if flags.backend or flags.max_parallel:
         place = Place(flags.backend or place.backend, flags.max_parallel)
-    backend = place.open(sweep, len(failed), backends)
+    place.open(sweep, len(failed), backends)  # what is missing shows now
     with sweep.locked():
         place.write(sweep)
-        return launch(sweep, backend, console, failed)
+        return launch(sweep, [Stage([], failed)], lambda todo: place.open(sweep, todo, backends), console)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from launch.backends.job import TAKEN_AWAY, Backend, BusyError, Job, Task
@@ -26,16 +26,15 @@ class Attempt:
 
 
 class Schedule:
-    """Packs of `sweep` (or `only` those) that have a member to finish, in the order of the grid, as many at a time as the
-    backend takes. `say` takes news."""
+    """Of `packs` (all of the sweep's) those that have a member to finish, in their order, as many at a time as the backend
+    takes. `say` takes news."""
 
     def __init__(
-        self, sweep: SweepDir, backend: Backend, say: Callable[[str], None], only: Iterable[str] | None = None
+        self, sweep: SweepDir, backend: Backend, say: Callable[[str], None], packs: Mapping[str, list[RunDir]] | None = None
     ) -> None:
         self.sweep, self.backend, self.say = sweep, backend, say
-        self.packs = sweep.packs()
-        chosen = set(self.packs if only is None else only)
-        self.waiting = deque((name, 1) for name, runs in self.packs.items() if name in chosen and not all_finished(runs))
+        self.packs = sweep.packs() if packs is None else packs
+        self.waiting = deque((name, 1) for name, runs in self.packs.items() if not all_finished(runs))
         self.running: list[Attempt] = []
         self.failed: dict[str, str] = {}  # pack -> reason
         self.stopped: list[str] = []  # packs that somebody asked to end
@@ -111,7 +110,8 @@ class Schedule:
     def _ended(self, attempt: Attempt, code: int) -> None:
         pack, runs = attempt.pack, self.packs[attempt.pack]
         if all_finished(runs):
-            self.say(f"pack {pack}: finished")
+            paused = any(run.status().state == "paused" for run in runs)
+            self.say(f"pack {pack}: {'paused' if paused else 'finished'}")
         elif code in STOPPED_CODES or (self.stopping and code == TAKEN_AWAY):
             self.say(f"pack {pack}: stopped")
             self.stopped.append(pack)

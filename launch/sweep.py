@@ -15,20 +15,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from launch.backends import BACKENDS, Site
 from launch.backends.job import Backend, Task
 from launch.grid import Grid, load_grid
 from launch.launcher import DONE, launch
 from launch.place import Place
-from launch.sweep_dir import AtWorkError, SweepDir, all_finished
+from launch.prepare import confirm_members, prepare
+from launch.sweep_dir import AtWorkError, SweepDir
+from launch.sweep_flags import add_plan_flags
 from launch.watching import watch_other
 from vit_attn.report.table import wide_console
 from vit_attn.spec.errors import RunError, UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import split_overrides
-from vit_attn.store.run_dir import RunDir
 
 
 def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] = BACKENDS) -> int:
@@ -39,24 +38,28 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
         raise UserError(f"--max-parallel={flags.max_parallel} must be at least 1")
     if str(flags.workdir) == ".":
         raise UserError("--workdir is empty or '.': a sweep needs a directory of its own, for example --workdir runs/grid")
-    grid, sweep, console = load_grid(flags.config, overrides), SweepDir(flags.workdir), wide_console()
+    grid = load_grid(flags.config, overrides, lambda members: confirm_members(members, flags.yes))
+    sweep, console = SweepDir(flags.workdir), wide_console()
     sweep.check(grid)
     place = Place(flags.backend, flags.max_parallel)
-    backend = place.open(sweep, _todo(sweep, grid), backends)
+    backend = place.open(sweep, len(grid.packs), backends)
     if backend.sees_files:
         _check_data(grid)
+    prepared = prepare(grid, sweep, flags, place, console)
     if flags.dry_run:
-        _print_plan(console, grid)
-        tasks = [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
-        backend.dry_run(tasks, lambda words: print(words, file=console.file))
+        prepared.print(console, flags.ask_above)
+        backend.dry_run(_tasks(sweep, prepared.packed), lambda words: print(words, file=console.file))
         return DONE
+    prepared.confirm_cost(flags.ask_above, flags.yes)
     backend.check({sweep.path / member.name: member.spec for member in grid.members})
     try:
         with sweep.locked():
             sweep.check(grid)  # again, for a launcher that was here a moment ago
-            sweep.create(grid)
+            sweep.create(prepared.packed)
+            prepared.remember(sweep)
+            place = prepared.place(place)
             place.write(sweep)
-            return launch(sweep, backend, console)
+            return launch(sweep, prepared.stages(sweep), lambda todo: place.open(sweep, todo, backends), console)
     except AtWorkError:
         return watch_other(sweep, console)
     except OSError as error:
@@ -70,14 +73,12 @@ def _flags(backends: Mapping[str, object]) -> argparse.ArgumentParser:
     flags.add_argument(
         "--backend", default="local", metavar="NAME[:KEY=VALUE,...]", help=f"where packs are trained: {', '.join(backends)}"
     )
-    flags.add_argument("--max-parallel", type=int, metavar="N", help="packs at a time (local: 1; elsewhere: all)")
-    flags.add_argument("--dry-run", action="store_true", help="print packs and members, check everything, and end")
+    flags.add_argument(
+        "--max-parallel", type=int, metavar="N", help="packs at a time (default: 1; on accelerators auto; in a queue all)"
+    )
+    flags.add_argument("--dry-run", action="store_true", help="print packs, members and costs, check everything, and end")
+    add_plan_flags(flags)
     return flags
-
-
-def _todo(sweep: SweepDir, grid: Grid) -> int:
-    """How many packs have a member to finish."""
-    return sum(not all_finished([RunDir(sweep.path / member.name) for member in pack.members]) for pack in grid.packs)
 
 
 def _check_data(grid: Grid) -> None:
@@ -93,13 +94,8 @@ def _check_data(grid: Grid) -> None:
         open_source(data, num_classes)
 
 
-def _print_plan(console: Console, grid: Grid) -> None:
-    console.print(f"{len(grid.members)} members in {len(grid.packs)} packs", highlight=False)
-    for pack in grid.packs:
-        console.print(f"pack {pack.name}", highlight=False)
-        for member in pack.members:
-            overrides = "".join(f" --config.{key}={value}" for key, value in member.overrides.items())
-            print(f"  {member.name}   {member.config}{overrides}", file=console.file)
+def _tasks(sweep: SweepDir, grid: Grid) -> list[Task]:
+    return [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
 
 
 if __name__ == "__main__":

@@ -63,9 +63,10 @@ class SweepDir:
             raise UserError(f"{self.path} holds another sweep: {'; '.join(found)}. Take another --workdir")
 
     def create(self, grid: Grid) -> None:
-        """Writes what is not there yet: sweep.json, and the config.json of every member."""
+        """Writes what is not there yet: sweep.json (anew if the packs are others now), and the config.json of every member."""
         self.log("").parent.mkdir(parents=True, exist_ok=True)
-        if not self.file.exists():
+        packs = {pack.name: [member.name for member in pack.members] for pack in grid.packs}
+        if not self.file.exists() or {name: [run.name for run in runs] for name, runs in self.packs().items()} != packs:
             write_json(self.file, _as_json(grid))
         for member in grid.members:
             RunDir(self.path / member.name).create(member.spec)
@@ -114,7 +115,16 @@ class SweepDir:
 
 
 def all_finished(runs: list[RunDir]) -> bool:
-    return all(run.status().state in FINISHED for run in runs)
+    """Whether a worker would find nothing to do: all are finished, or paused as their config says."""
+    return all(_is_over(run) for run in runs)
+
+
+def _is_over(run: RunDir) -> bool:
+    status = run.status()
+    if status.state != "paused":
+        return status.state in FINISHED
+    spec = run.spec()
+    return spec is not None and status.over(spec.loop.until)
 
 
 def _some(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from vit_attn.store.run_dir import FINISHED
 
 STYLES = {
     **{"waiting": "dim", "queued": "dim cyan", "starting": "cyan", "running": "bold cyan", "done": "green"},
+    **{"paused": "cyan", "halved": "dim green"},
     **{"diverged": "yellow", "stopped": "yellow", "interrupted": "yellow", "failed": "bold red"},
 }
 

@@ -33,18 +33,22 @@ def main(argv: Sequence[str]) -> int:
     _check_processes(flags)
     if flags.devices is not None and not (flags.dry_run and flags.devices > 0):
         raise UserError(f"--devices={flags.devices} must be at least 1, and goes with --dry-run only; a run takes all devices")
+    if flags.dry_run_json is not None and not flags.dry_run:
+        raise UserError(f"--dry-run-json={flags.dry_run_json} goes with --dry-run only")
     runs = _runs(flags, overrides)
     if flags.print_spec:
         print("\n".join(json.dumps(asdict(spec), indent=1) for spec in runs.values()))
         return 0
-    if not flags.overwrite and not flags.dry_run and all(run_dir.status().state in FINISHED for run_dir in runs):
+    as_it_is = not flags.overwrite and not flags.dry_run
+    if as_it_is and all(run_dir.status().over(spec.loop.until) for run_dir, spec in runs.items()):
         for run_dir in runs:
             status = run_dir.status()
-            print(f"{run_dir.path} is complete ({status.message or status.state}, step {status.step}): nothing to do")
+            whole = "complete" if status.state in FINISHED else "as far as config.loop.until says"
+            print(f"{run_dir.path} is {whole} ({status.message or status.state}, step {status.step}): nothing to do")
         return 0
     _use_compilation_cache()
     if flags.dry_run:
-        return _dry_run(list(runs.values()), flags.devices)
+        return _dry_run(list(runs.values()), flags.devices, flags.dry_run_json)
     keep_freed_memory()
     from vit_attn.loop.run import Request, run_pack  # here, so that --help and mistakes do not wait for jax
     from vit_attn.parallel.processes import run_together
@@ -69,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--print-spec", action="store_true", help="print the resolved run and end")
     parser.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs, steps, and end: needs no data")
     parser.add_argument("--devices", metavar="N", type=int, help="with --dry-run: for N devices, which need not be here")
+    parser.add_argument("--dry-run-json", metavar="FILE", type=Path, help="with --dry-run: its numbers, and compiled memory")
     parser.add_argument("--profile", action="store_true", help="record steps 11 to 20 of this start for TensorBoard's profiler")
     parser.add_argument("--processes", metavar="N", type=int, help="train in N processes together; start this one N times")
     parser.add_argument(
@@ -131,12 +136,12 @@ def _runs(flags: argparse.Namespace, overrides: dict[str, object]) -> dict[RunDi
     return {run_dir: spec}
 
 
-def _dry_run(specs: list[RunSpec], devices: int | None) -> int:
+def _dry_run(specs: list[RunSpec], devices: int | None, json: Path | None) -> int:
     if devices is not None:
         os.environ["JAX_PLATFORMS"] = "cpu"  # the devices of this machine may be busy
     from vit_attn.loop.dry_run import dry_run
 
-    return dry_run(specs, devices)
+    return dry_run(specs, devices, json)
 
 
 def _existing(run_dir: RunDir) -> RunSpec:

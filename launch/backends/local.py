@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, each on its own share of the CPU cores."""
+"""Workers as processes of this machine, each on its own share of the accelerators and the CPU cores."""
 
 import os
 import shlex
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.backends.job import Job, Task
+from launch.devices import find_devices
 from vit_attn.spec.run import RunSpec
 
 WORKER = (sys.executable, "-m", "vit_attn.main")
@@ -30,7 +31,8 @@ class LocalJob:
 
 
 class Local:
-    """Processes, up to `max_parallel` of them, on c // max_parallel of this process's c cores each (all cores if c is less)."""
+    """Processes, up to `max_parallel` of them, on c // max_parallel of this process's c cores each (all cores if c is less),
+    and on as equal a share of its accelerators."""
 
     sees_files = True
 
@@ -38,6 +40,8 @@ class Local:
         self.worker = worker
         self.jobs: list[LocalJob | None] = [None] * max_parallel  # one a share of the cores
         self.shares = core_shares(max_parallel)
+        devices = find_devices()
+        self.environments = [devices.environment(ids) for ids in devices.groups(max_parallel)]
 
     @property
     def slots(self) -> int:
@@ -67,7 +71,7 @@ class Local:
             output.flush()
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **self.environments[free[0]], "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -5,9 +5,10 @@
 Environment: STAND_IN_NOTES, a directory with a file `starts` (one line a start: its members) and a file `steps` (one line a
 member and step); STAND_IN_STEP_SECONDS;
 STAND_IN_FAILING, a member's name: a worker with that member ends with an exception, STAND_IN_FAILURES times.
-A member with alpha 9 diverges at step 3. Accuracy: 0.5 + alpha / 10; softmax 0.77.
+A member with alpha 9 diverges at step 3. Accuracy: 0.5 + alpha / 10; softmax 0.77. Pauses at config.loop.until.
 """
 
+import json
 import os
 import signal
 import sys
@@ -32,10 +33,13 @@ def _work(runs: list[RunDir]) -> int:
     parent, signals = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
     _note("starts", " ".join(run.name for run in runs))
+    if seen := os.environ.get("STAND_IN_ENVIRONMENT"):
+        (Path(seen) / os.environ.get("CUDA_VISIBLE_DEVICES", "all")).touch()
     _fail_if_asked([run.name for run in runs])
     steps = runs[0].spec().train.steps
+    last = min(steps, runs[0].spec().loop.until or steps)
     at = {run: run.status().step for run in runs if run.status().state not in FINISHED}
-    for step in range(min(at.values(), default=steps) + 1, steps + 1):
+    for step in range(min(at.values(), default=last) + 1, last + 1):
         if signals or os.getppid() != parent:
             for run, done in at.items():
                 run.write_status("stopped", step=done, steps=steps, metrics=_metrics(run, done))
@@ -47,7 +51,9 @@ def _work(runs: list[RunDir]) -> int:
                 run.write_status("diverged", step=step, steps=steps, message="diverged at step 3")
                 del at[run]
             else:
-                state = "done" if step == steps else "running"
+                state = "done" if step == steps else "paused" if step == last else "running"
+                with open(run.metrics_file, "a") as rows:
+                    rows.write(json.dumps({"step": step, **_metrics(run, step)}) + "\n")
                 run.write_status(state, step=step, steps=steps, metrics=_metrics(run, step), seconds_left=STEP_SECONDS)
                 at[run] = step
     return 0

@@ -290,7 +290,8 @@ def test_dry_run_prints_the_plan_and_creates_nothing(sweeps):
     code, out, _ = sweeps.run("--dry-run")
     assert code == 0
     assert "5 members in 3 packs" in out
-    assert "relu_alpha1.0_p7_seed0   configs/quickstart.py:h=relu,alpha=1.0 --config.train.steps=16 " in out
+    (row,) = [line.split() for line in out.splitlines() if line.split()[:1] == ["relu_alpha1.0_p7_seed0"]]
+    assert row[-3:] == ["configs/quickstart.py:h=relu,alpha=1.0", "--config.train.steps=16", "--config.train.warmup_steps=0"]
     assert not sweeps.workdir.exists()
 
 

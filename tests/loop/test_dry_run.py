@@ -1,5 +1,6 @@
 """--dry-run: the plan of a run, from its settings alone."""
 
+import json
 import math
 import os
 import re
@@ -63,16 +64,26 @@ def test_here(tmp_path, capsys):
     assert run_here(*command(tmp_path / "run", train__steps=3)) == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     capsys.readouterr()
-    assert run_here("--run", tmp_path / "run", tmp_path / "run", "--dry-run") == 0
+    file = tmp_path.with_suffix(".json")
+    assert run_here("--run", tmp_path / "run", tmp_path / "run", "--dry-run", "--dry-run-json", file) == 0
     printed = capsys.readouterr().out
     assert "mesh: data 8 x fsdp 1 x seq 1 x model 1 = 8 device(s) (cpu)" in printed
     assert "attention: relu, L 4, blockwise" in printed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    told, spec = json.loads(file.read_text()), load_run("configs/quickstart.py:h=relu,variant=mu/14", {})
+    state = abstract_state(spec)
+    bytes_of_it = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert told["state_bytes"] == told["memory"]["state"] == bytes_of_it
+    assert told["parameters"] == sum(x.size for x in jax.tree.leaves(state.params))
+    assert told["memory"]["temporary"] > 2 * 4 * (16 // 8) * 4 * 128  # a device's images, their tokens, an MLP's channels
+    assert (told["devices"], told["platform"], told["device_bytes"]) == (8, "cpu", None)
+    assert (told["steps"], told["batch_images"], told["flops_per_image"]) == (3, 16, flops_per_image(spec.model))
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        (["--dry-run-json", "x"], "--dry-run-json=x goes with --dry-run only"),
         (["--devices", "3"], "--devices=3 must be at least 1, and goes with --dry-run only"),
         (["--dry-run", "--devices", "0"], "--devices=0 must be at least 1"),
         (["--dry-run", "--devices", "3"], "config.train.batch_images=16 is not divisible by the 3 devices of mesh axis 'data'"),

@@ -6,14 +6,15 @@ from trainer_runs import assert_same_arrays, command, finish, run_here, saved_ar
 from vit_attn.spec.load import load_run, split_overrides
 from vit_attn.store.run_dir import RunDir
 
-ALPHAS = {"good": 1.0, "bad": -33.0, "other": 0.5}  # 4^33 overflows: the loss is not finite
+ALPHAS = {"good": 1.0, "bad": -33.0, "other": 0.5, "third": 0.0}  # 4^33 overflows: the loss is not finite
+LONG = {"train__steps": 50}
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
     for name, alpha in ALPHAS.items():
-        prepare(folder / name, alpha)
+        prepare(folder / name, alpha, **LONG)
     finish(["--run", *(folder / name for name in ALPHAS)], folder / "log")
     return folder
 
@@ -24,9 +25,11 @@ def prepare(workdir, alpha, **overrides):
     RunDir(workdir).create(load_run(words[1], {**settings, "model.attention.alpha": alpha}))
 
 
-@pytest.mark.parametrize("name", ["good", "other"])
+@pytest.mark.parametrize("name", ["good", "other", "third"])
 def test_members_equal_their_solo_runs(pack, tmp_path, name):
-    finish(command(tmp_path / "solo", model__attention__alpha=ALPHAS[name]), tmp_path / "log")
+    """After 50 steps, bit for bit."""
+    finish(command(tmp_path / "solo", model__attention__alpha=ALPHAS[name], **LONG), tmp_path / "log")
+    assert saved_steps(pack / name)[-1] == 50
     assert_same_arrays(saved_arrays(pack / name), saved_arrays(tmp_path / "solo"))
     assert without_speed(RunDir(pack / name).metrics()) == without_speed(RunDir(tmp_path / "solo").metrics())
     assert RunDir(pack / name).status().state == "done"
@@ -50,16 +53,16 @@ def test_the_last_finite_checkpoint_stays(tmp_path, capsys):
 
 
 def test_members_continue_from_their_own_checkpoints(pack, tmp_path, capsys):
-    """One member saved step 8 of 12, another nothing yet (a kill between their saves): both end as if nothing had been."""
+    """One member saved step 48 of 50, another nothing yet (a kill between their saves): both end as if nothing had been."""
     for name in ("good", "other"):
-        prepare(tmp_path / name, ALPHAS[name])
-    stopped = command(tmp_path / "first", model__attention__alpha=1.0)
+        prepare(tmp_path / name, ALPHAS[name], **LONG)
+    stopped = command(tmp_path / "first", model__attention__alpha=1.0, **LONG)
     assert finish(stopped, tmp_path / "log")
     (tmp_path / "first" / "checkpoints").rename(tmp_path / "good" / "checkpoints")
-    newest = tmp_path / "good" / "checkpoints" / "12"
+    newest = tmp_path / "good" / "checkpoints" / "50"
     newest.rename(tmp_path / "set aside by the test")
     printed = finish(["--run", tmp_path / "good", tmp_path / "other"], tmp_path / "log")
-    assert f"{tmp_path / 'good'}: resumes at step 8" in printed
+    assert f"{tmp_path / 'good'}: resumes at step 48" in printed
     assert f"{tmp_path / 'other'}: starts" in printed
     for name in ("good", "other"):
         assert_same_arrays(saved_arrays(tmp_path / name), saved_arrays(pack / name))

@@ -1,6 +1,7 @@
 """--dry-run: what a run would be, from its settings alone. No data is looked at, nothing is computed, nothing is created."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,22 +10,24 @@ from rich import box
 from rich.table import Table
 
 from vit_attn.loop.attention import attention_line
-from vit_attn.loop.flops import flops_line
-from vit_attn.loop.memory import MIB, state_bytes
+from vit_attn.loop.flops import flops_line, flops_per_image
+from vit_attn.loop.memory import MIB, device_limit, memory_parts, state_bytes
 from vit_attn.parallel.mesh import axis_sizes, check_batches, make_mesh
 from vit_attn.report.table import wide_console
 from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.paths import paths_of
+from vit_attn.store.run_dir import write_json
 from vit_attn.train.placement import left_whole, placed
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
 
 
-def dry_run(specs: Sequence[RunSpec], devices: int | None) -> int:
+def dry_run(specs: Sequence[RunSpec], devices: int | None, json: Path | None = None) -> int:
     """Prints the plan of a pack (of one run, as a rule) for the devices of this machine, or for so many that need not be here.
 
-    Exit code 0. Raises UserError for what could not be trained, as far as that shows without data.
+    `json`: a file for the numbers that a launcher plans with (see `numbers`). Exit code 0. Raises UserError for what cannot be
+    trained, as far as that shows without data.
     """
     spec = specs[0]
     if len(specs) > 1:
@@ -45,7 +48,34 @@ def dry_run(specs: Sequence[RunSpec], devices: int | None) -> int:
         lines += [f"{_where(mesh)}, which need not be here"]
     for line in (*lines, *plan_lines(spec, mesh.size, kind)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if json is not None:
+        write_json(json, numbers(spec, mesh, state))
     return 0
+
+
+def numbers(spec: RunSpec, mesh: Mesh | AbstractMesh, state: State) -> dict[str, Any]:
+    """Bytes are those of one member on one device. `memory`: of the compiled update, where the devices are here (it takes the
+    time to compile it, and the run finds it in the cache)."""
+    here = isinstance(mesh, Mesh)
+    return {
+        "devices": mesh.size,
+        "platform": jax.devices()[0].platform if here else None,
+        "device_kind": jax.devices()[0].device_kind if here else None,
+        "device_bytes": device_limit() if here else None,
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+        "state_bytes": state_bytes(state),
+        "memory": _compiled_memory(spec, mesh) if isinstance(mesh, Mesh) else None,
+        "flops_per_image": flops_per_image(spec.model),
+        "batch_images": spec.train.batch_images,
+        "steps": spec.train.steps,
+    }
+
+
+def _compiled_memory(spec: RunSpec, mesh: Mesh) -> dict[str, int] | None:
+    from vit_attn.loop.program import Program  # here, for it takes seconds to import
+
+    program = Program(spec, mesh, [], fresh=False)
+    return memory_parts(program.update_compiled, program.abstract_state)
 
 
 def absent_mesh(spec: MeshSpec, devices: int) -> AbstractMesh:

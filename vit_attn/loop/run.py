@@ -34,7 +34,7 @@ from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
-from vit_attn.store.run_dir import FINISHED, RunDir, file_lock, write_json
+from vit_attn.store.run_dir import RunDir, file_lock, write_json
 from vit_attn.train.init_from import check_init_from
 from vit_attn.train.placement import left_whole
 from vit_attn.train.saved import abstract_state
@@ -54,7 +54,8 @@ class Request:
 
 
 def run_pack(request: Request) -> int:
-    """Trains what is unfinished. Exit code 0: all is finished; 3: stopped by a signal, saved, run again to go on.
+    """Trains what is unfinished. Exit code 0: all is finished, or paused as config.loop.until says; 3: stopped by a signal,
+    saved, run again to go on.
 
     Raises UserError before anything is created, compiled or deleted if the runs cannot be.
     """
@@ -84,7 +85,7 @@ def run_pack(request: Request) -> int:
         stack.enter_context(disk_named(request.runs))
         if is_first():
             _take_directories(request, stack)
-        unfinished = from_first(np.array([run_dir.status().state not in FINISHED for run_dir in request.runs]))
+        unfinished = from_first(np.array([not run_dir.status().over(one.loop.until) for run_dir, one in request.runs.items()]))
         todo = {run_dir: one for (run_dir, one), wanted in zip(request.runs.items(), unfinished, strict=True) if wanted}
         if peers := watch():
             peers.last_words = partial(last_words, list(todo), peers)
@@ -165,7 +166,9 @@ def _train(
             stopped = pack.train(batches, stop)
         while pack.members:
             member = pack.members[0]
-            member.end("stopped" if stopped else "done", max(pack.step, member.start), stopped)
+            step = max(pack.step, member.start)
+            ended = "done" if step == spec.train.steps else "paused"
+            member.end("stopped" if stopped else ended, step, stopped)
             pack.members.remove(member)
     except BaseException as error:
         for member in pack.members if watch() is None else ():  # several processes: see last_words

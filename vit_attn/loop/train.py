@@ -43,6 +43,7 @@ class Pack:
         self._program, self._evaluators, self._workers = program, evaluators, workers
         first = min(members, key=lambda member: member.start)
         self.step, self._bad_before = first.start, first.bad_images
+        self._last = min(self._spec.train.steps, self._spec.loop.until or self._spec.train.steps)
         self._clock, self._lap_step = TrainClock(), self.step
         self._saves, self._save_told = SaveClock(), False
         self._profile = Profile(first.run_dir.path if profile else None, self.step, self._spec.train.steps, self._clock)
@@ -51,11 +52,12 @@ class Pack:
         self._flops, self._peak = flops_per_image(self._spec.model), peak and peak * jax.device_count()
 
     def train(self, batches: Batches, stop: Stop) -> str:
-        """Steps the members in turn, to the end: returns "" then, else why it stopped. What it returns at is saved."""
+        """Steps the members in turn, to the end or config.loop.until: returns "" then, else why it stopped. What it returns at
+        is saved."""
         late: tuple[list[Member], list[Metrics]] | None = None
         feed = Feed(batches, self._program, self._spec, self.step, self._bad_before)
         with closing(feed) as self._feed, self._display, closing(self._profile), jax.transfer_guard("disallow"):
-            while self.step < self._spec.train.steps and self.members:
+            while self.step < self._last and self.members:
                 self._profile.begin(self.step)
                 examples = self._program.prepare(self._feed.take(), self.step)
                 due = [member for member in self.members if member.start <= self.step]
@@ -65,7 +67,7 @@ class Pack:
                     self._write(self._settle(*late, self.step))
                 self.step += 1
                 self._profile.end(self.step, metrics)
-                evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps)
+                evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps) or self.step == self._last
                 draw = self._spec.loop.histogram_steps > 0 and self._due(self._spec.loop.histogram_steps)
                 log = bool(evaluators) or self.step == 1 or self._due(self._spec.loop.log_steps)
                 reason = stop.after(self.step)
@@ -114,7 +116,7 @@ class Pack:
         seconds, steps = self._clock.lap(), step - self._lap_step
         self._lap_step = step
         reading = self._feed.metrics(step, seconds) | self._saves.metrics() | device_metrics()
-        rows = Rows(step, seconds / max(steps, 1) * (self._spec.train.steps - step), [])
+        rows = Rows(step, seconds / max(steps, 1) * (self._last - step), [])
         for member, values in zip(due, fetched, strict=True):
             if member not in self.members:  # it left a moment ago, when the step before was settled
                 continue

@@ -59,6 +59,7 @@ class LoopSpec:
     ckpt_best_order: str = setting("max", free=True, choices=("max", "min"))
     ckpt_dir: str | None = setting(None, free=True)  # None: in the run's directory; else a directory of its own, also gs://...;
     # {name} in it becomes the name of the run's directory, so that the members of a sweep do not meet
+    until: int | None = setting(None, free=True, at_least=1)  # a run saves and ends there, as `paused`; None: at the last step
     histogram_steps: int = setting(0, free=True, at_least=0)  # of all parameters, in TensorBoard; 0: never
 
 

@@ -1,6 +1,7 @@
 """One setting of a spec: a dataclass field that knows its own bounds, and the strict reading of plain values into it."""
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -40,7 +41,7 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
     Raises UserError, naming the key, the value and the choices, for an unknown key, a wrong type or a value out of bounds.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints: dict[str, Any] = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise unknown(f"{path}.{key}: the key", key, fields)
@@ -56,6 +57,12 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
                 value = "none"  # a choice of that name: the command line reads the word as None
             read[key] = _checked(where, _typed(where, hint, value), fields[key].metadata)
     return cls(**read)
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Evaluated once: who looks at a sweep resolves a thousand runs."""
+    return typing.get_type_hints(cls)
 
 
 def _named(where: str, value: Any, kind: Callable[[Any, str], type[Any]]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from vit_attn.spec.resolve import resolve
 from vit_attn.spec.run import LoopSpec, RunSpec, flat, free_settings
 from vit_attn.store.place import Place, place_of
 
-STATES = ("waiting", "running", "stopped", "done", "diverged", "failed")
-FINISHED = ("done", "diverged")
+STATES = ("waiting", "running", "stopped", "paused", "done", "diverged", "halved", "failed")
+FINISHED = ("done", "diverged", "halved")  # halved: given up for better members of its sweep, see launch.halving
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Status:
         except PermissionError:
             pass
         return True
+
+    def over(self, until: int | None) -> bool:
+        """Whether nothing is left to do: finished, or paused where config.loop.until still says so."""
+        return self.state in FINISHED or (self.state == "paused" and until is not None and self.step >= until)
 
     def seen_state(self) -> str:
         """The state as a visitor finds it: `interrupted` where a member calls itself running and its process is gone."""
