@@ -106,8 +106,9 @@ def outliers(folder, seeds):
                 norms = {"outliers/max_inf_norm": inf_norm * spread, "outliers/kurtosis": kurtosis * spread}
                 metrics = {"val/accuracy": accuracy / 100 + 0.001 * seed, "speed/core_hours": 100.0, **norms}
                 run = write_run(folder, f"row{i}_{norm}_seed{seed}", moved, metrics)
-                (run.path / "quant").mkdir()
-                (run.path / "quant" / "w8a8.json").write_text(json.dumps({"quant": {"w8a8": {"accuracy": w8a8 / 100}}}))
+                (run.path / "quant/w8a8").mkdir(parents=True)
+                results = {"step": 100, "metrics": {"quant/w8a8/accuracy": w8a8 / 100}}
+                (run.path / "quant/w8a8/results.json").write_text(json.dumps(results))
 
 
 def noise(*key):

@@ -72,6 +72,15 @@ def test_figure_1_is_accuracy_against_core_hours_by_size(papers):
     assert ratio == pytest.approx(paper_runs.SLOWER, rel=0.1)
 
 
+def test_figure_1_takes_only_alpha_1(papers):
+    chart = drawing("fig1", papers / "fig2")
+    softmax, relu, relu2 = chart.panels[0].series
+    assert [series.label for series in chart.panels[0].series] == ["softmax", "relu / L", "relu2 / L"]
+    for point in relu.points:
+        assert point.values == pytest.approx(values(papers / "fig2", h="relu", alpha=1.0, variant=point.mark))
+    assert [len(series.points) for series in (softmax, relu, relu2)] == [3, 3, 3]
+
+
 def test_figure_2_has_a_panel_a_size_and_softmax_as_a_level(papers):
     chart = drawing("fig2", papers / "fig2", papers / "fig3", papers / "fig4")  # of these, qk-layernorm and no gate
     assert [panel.title for panel in chart.panels] == ["imagenet21k  S/32", "imagenet21k  S/16", "imagenet21k  S/8"]

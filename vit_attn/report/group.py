@@ -9,7 +9,6 @@ from vit_attn.report.metric import Metric
 from vit_attn.report.series import Point, Series
 from vit_attn.report.table import state_of
 from vit_attn.report.varied import varied_within, words_of
-from vit_attn.store.run_dir import FINISHED
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -90,11 +89,11 @@ def point(rows: Sequence[Row], metric: Metric, x: float | None, mark: str = "") 
 
 
 def missing(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[str, ...]:
-    """A line for each run that is not finished, has diverged without an alpha to be marked at, or lacks a metric."""
+    """A line for each run that is not done (one that diverged is marked at its alpha, if it has one) or lacks a metric."""
     lines = []
     for row in rows:
         lacking = [name for name in metrics if name not in row.metrics]
-        if row.state not in FINISHED or (row.state == "diverged" and row.alpha is None):
+        if row.state != "done" and (row.state != "diverged" or row.alpha is None):
             lines.append(f"{row.name}: {state_of(row)}")
         elif row.state == "done" and lacking:
             lines.append(f"{row.name}: done, but without {', '.join(lacking)}")
