@@ -92,9 +92,13 @@ class Slurm:
         deadline = time.monotonic() + 10
         while self.states() and time.monotonic() < deadline and "RUNNING" in str(self.states()):
             time.sleep(0.2)
-        for file in [*self.folder.glob("slurm*.pid"), self.folder / "munge.pid"]:
-            if file.exists():
-                os.kill(int(file.read_text()), signal.SIGTERM)
+        files = [*self.folder.glob("slurm*.pid"), self.folder / "munge.pid"]
+        daemons = [int(file.read_text()) for file in files if file.exists()]
+        for daemon in daemons:
+            os.kill(daemon, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{daemon}").exists() for daemon in daemons) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def run(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False)
