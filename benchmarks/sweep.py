@@ -172,7 +172,10 @@ def main() -> None:
         folder, many = Path(name), flags.many
         rows: dict[str, Callable[[Path], Table]] = {
             "grid": lambda at: packed_against_alone(
-                at, flags.members, {"train.steps": flags.steps}, f"alpha grid of the quickstart, {flags.steps} steps"
+                at,
+                flags.members,
+                {"train.steps": flags.steps, "train.warmup_steps": flags.steps // 10},
+                f"alpha grid of the quickstart, {flags.steps} steps",
             ),
             "photographs": lambda at: packed_against_alone(
                 at,

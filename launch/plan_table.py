@@ -14,12 +14,16 @@ from launch.plan import Plan
 from vit_attn.spec.size import parameter_count
 
 MOST_ROWS = 500  # members that are listed
+FILE_WIDTH = 400  # characters
 
 
 def print_plan(
     console: Console, grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], halving: Halving | None
 ) -> None:
-    console.print(plan_table(grid, costs))
+    roomy = (
+        console if console.is_terminal else Console(file=console.file, width=FILE_WIDTH)
+    )  # one line a member, to be searched
+    roomy.print(plan_table(grid, costs))
     for line in (*plan.why, *total_lines(grid, plan, rate, costs, halving)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,10 @@
         --config.train.steps=500
     python -m launch.sweep --config configs/sweeps/quickstart_alpha.py --workdir runs/grid --backend slurm:partition=gpu,nodes=2
 
+--dry-run prints members by pack, steps, core-hours (see --device, --mfu, --step-ms) and storage; more than --ask-above
+core-hours are not started unasked. --pack and --devices-per-pack say how members share processes and devices;
+--halve-at 0.25,0.5 --metric val/accuracy gives up the worse half of them at those shares of the steps.
+
 --config.KEY=VALUE overrides a setting of every member. Exit codes: 0 all members are finished (one that diverged is a
 result), 1 a pack failed twice, 2 bad input, 3 stopped by a signal or launch.stop after the workers saved. On a cluster, jobs go
 on without a launcher; the same command finds them again. A second launcher shows what the first one does.

@@ -41,7 +41,7 @@ def build(cls: type[Spec], values: Mapping[str, Any], path: str = "config") -> S
     Raises UserError, naming the key, the value and the choices, for an unknown key, a wrong type or a value out of bounds.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = _hints(cls)  # type: ignore[arg-type]
+    hints = _hints(cls)  # type: ignore[arg-type]  # of a cached function: a class is hashable
     for key in values:
         if key not in fields:
             raise unknown(f"{path}.{key}: the key", key, fields)
