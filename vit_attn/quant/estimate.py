@@ -17,7 +17,6 @@ integers; it differs where each head has its own alpha, and where L^-alpha makes
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -28,7 +27,6 @@ from vit_attn.quant.grid import asymmetric, symmetric
 
 CANDIDATES = 100  # of the grid search for weights
 SECTIONS = 20  # of the golden section: the range is known to 0.618^20 < 1e-4 of itself
-ROUNDS = 2
 GOLDEN = (5**0.5 - 1) / 2
 Range = tuple[Float[Array, ""], Float[Array, ""]]
 
@@ -44,21 +42,23 @@ def percentiles(x: Float[Array, "..."], p: Array | float) -> Range:
 
 
 def least_error(x: Float[Array, "..."], highest_integer: Float[Array, ""]) -> Range:
-    """A golden section for `high` with `low` held, then for `low` with `high` held, twice; never worse than the extremes.
+    """Golden sections: for a part of both ends, then for `high` with `low` held, then for `low` with `high` held.
 
-    (The mean squared error is not convex in both: it may not be the very best range.)
+    Never worse than the extremes. (The error is not convex, least of all with few bits: it may not be the very best range.)
     """
     lowest, highest = jnp.minimum(x.min(), 0.0), jnp.maximum(x.max(), 0.0)
 
     def error(low: Array, high: Array) -> Array:
         return jnp.square(asymmetric(low, high, highest_integer)(x) - x).mean()
 
-    low, high = lowest, highest
-    for _ in range(ROUNDS):
-        high = highest * golden_section(partial(lambda low, part: error(low, part * highest), low))
-        low = lowest * golden_section(partial(lambda high, part: error(part * lowest, high), high))
-    better = error(low, high) < error(lowest, highest)
-    return jnp.where(better, low, lowest), jnp.where(better, high, highest)
+    part = golden_section(lambda part: error(part * lowest, part * highest))
+    low = part * lowest
+    high = highest * golden_section(lambda part: error(low, part * highest))
+    ranges = [(lowest, highest), (low, part * highest), (low, high)]
+    ranges.append((lowest * golden_section(lambda part: error(part * lowest, high)), high))
+    lows, highs = (jnp.stack(ends) for ends in zip(*ranges, strict=True))
+    best = jnp.argmin(jnp.stack([error(*ends) for ends in ranges]))
+    return lows[best], highs[best]
 
 
 def golden_section(error: Callable[[Array], Array]) -> Array:

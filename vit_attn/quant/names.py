@@ -97,6 +97,6 @@ def _off(points: Iterable[str], quant: QuantSpec) -> Iterable[str]:
 
 def _listed(names: Iterable[str], depth: int) -> list[str]:
     """Names, blocks together: encoderblock_{0..11}/norm_0."""
-    blocks = "encoderblock_0/", f"encoderblock_{{0..{depth - 1}}}/"
+    blocks = "encoderblock_0/", f"encoderblock_{{0..{depth - 1}}}/" if depth > 1 else "encoderblock_0/"
     listed = [name.replace(*blocks) for name in names if not name.startswith("encoderblock_") or name.startswith(blocks[0])]
     return [", ".join(listed)]
