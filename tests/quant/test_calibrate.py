@@ -139,7 +139,7 @@ def test_which_points_there_are():
     assert {"embedding/kernel", "pos_embedding", "head/kernel", f"{attention}/query/kernel"} < set(default.weights.values())
     some = names_of(spec, params, QuantSpec(exclude=("head/*", "encoderblock_1/*/weights")))
     assert some.excluded == ("encoderblock_1/attention/weights", "head/output", "head/kernel")
-    with pytest.raises(UserError, match="'hed/.' matches no point") as refused:
+    with pytest.raises(UserError, match=r"'hed/.' matches no point") as refused:
         names_of(spec, params, QuantSpec(exclude=("hed/*",)))
     assert "encoderblock_{0..1}/attention/logits" in refused.value.details[0]
 
