@@ -1,9 +1,9 @@
 """Grids of integers, and numbers rounded to them: simulated quantization (Jacob et al., arXiv:1712.05877).
 
-Why not Qwix (0.1.8, Google's library for JAX, read but not run): it quantizes the operands of dot_general, einsum and conv that
-it intercepts, so that residual sums, outputs of LayerNorms and logits as such are no points of it; its integers are int2 to int8,
-not 16 bits; its static ranges are means of absmax, min-max or rms over batches (or fixed), without a running average,
-percentiles or a least error; and activations are rounded only after calibration, not while later points are learning.
+Why not Qwix (0.1.8, Google's library for JAX; read, not run): it quantizes the operands of dot_general, einsum and conv that it
+intercepts, so that residual sums, outputs of LayerNorms and logits as such are no points of it; its integers are int2 to int8,
+not 16 bits; and its static ranges are means of absmax, min-max or rms over batches (or fixed), without a running average,
+percentiles or a least error.
 """
 
 from dataclasses import dataclass
