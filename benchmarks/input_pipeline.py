@@ -86,6 +86,9 @@ class Memory:
     def where(self, index: int) -> str:
         return f"photograph {index}"
 
+    def identity(self, index: int) -> str:
+        return self.where(index)
+
     def order(self, position: int, seed: int) -> tuple[int, int]:
         return divmod(position, len(self._images))
 

@@ -17,8 +17,9 @@ FLOORS = [
     ["models", "report"],
     ["train"],
     ["evals", "analysis", "interop"],
+    ["quant"],
     ["loop"],
-    ["main"],
+    ["main", "quantize"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -72,6 +73,7 @@ def test_ml_collections_stops_at_the_door():
         "vit_attn.analysis.init_scale",
         "vit_attn.analysis.attention_maps",
         "vit_attn.interop",
+        "vit_attn.quantize",
     ],
 )
 def test_help_loads_no_heavy_library(program):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_attn.evals.evaluator import Evaluator, Outputs, complete, open_split, whole_pass
+from vit_attn.models.points import COLLECTION
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.spec.data import SetSpec
@@ -36,9 +37,15 @@ def on_split(spec: RunSpec, prefix: str, data: SetSpec, steps: int, where: str) 
     return Evaluator(prefix, steps, program, compute, {"split": one}, partial(metrics, prefix))
 
 
-def outputs(spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array]) -> dict[str, Float[Array, "B"]]:
-    """For each image: does it count, is the best, is one of the five best logits one of its labels, and its loss."""
-    logits, _ = ViT(spec.model).apply({"params": params}, normalize(batch["image"]), knobs.attention)
+def outputs(
+    spec: RunSpec, params: Any, knobs: Knobs, batch: dict[str, Array], points: Any = None
+) -> dict[str, Float[Array, "B"]]:
+    """For each image: does it count, is the best, is one of the five best logits one of its labels, and its loss.
+
+    `points`: operations that wait in the network (see models.points).
+    """
+    variables = {"params": params} | ({} if points is None else {COLLECTION: points})
+    logits, _ = ViT(spec.model).apply(variables, normalize(batch["image"]), knobs.attention)
     targets = multi_hot(batch["labels"], spec.model.num_classes)
     best = jax.lax.top_k(logits, min(5, spec.model.num_classes))[1]
     hits = jnp.take_along_axis(targets, best, axis=-1) > 0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vit_attn.models.gate import Gate
+from vit_attn.models.points import at_points, passed
 from vit_attn.models.projection import Projection
 from vit_attn.ops.attend import attend
 from vit_attn.ops.choice import CPU_TILE_LOGITS, KEY_BLOCK, Sizes, choose_impl
@@ -38,6 +40,8 @@ def record(module: nn.Module, collection: str, compute: Callable[[], dict[str, A
 class Attention(nn.Module):
     """Projections, optional qk-layernorm, `ops.attend`, optional gate, output projection.
 
+    In the dense form wherever an operation may wait at a point: only there logits and weights exist.
+
     Parameters are named and initialised as those of flax's MultiHeadDotProductAttention, query_ln and key_ln (LayerNorm over
     the head width, with scale, without bias) included; with h = softmax it computes the same.
     """
@@ -61,13 +65,15 @@ class Attention(nn.Module):
         heads = (self.heads, width // self.heads)
 
         def project(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L H d"]:
-            return Projection((width,), heads, self.dtype, name=name)(x).reshape(*x.shape[:2], *heads)
+            x = Projection((width,), heads, self.dtype, name=name)(x).reshape(*x.shape[:2], *heads)
+            return passed(self, name[0], x)
 
         q, k, v = project(queries, "query"), project(keys, "key"), project(keys, "value")
         numbers = self._learned(numbers)
         form = self._form(length, keys.shape[1], train)
         impl, norm = self._impl(length, *heads), self._norm(heads)
-        if queries.shape[1] == keys.shape[1] and (parts("tokens") > 1 or impl != "dense"):
+        at = partial(passed, self) if at_points(self) else None
+        if at is None and queries.shape[1] == keys.shape[1] and (parts("tokens") > 1 or impl != "dense"):
             layout = choose_layout(self.spec.seq_layout, self.spec.h)
             out = sharded_attend(q, k, v, form, numbers, impl=impl, norm=norm, seq_layout=layout)
         else:
@@ -75,12 +81,13 @@ class Attention(nn.Module):
                 None if form.length is None else jnp.where(jnp.arange(keys.shape[1]) < length, 0.0, -jnp.inf)[None, None, None]
             )
             key = self.make_rng("dropout") if form.dropout else None
-            out = attend(q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key)
+            out = attend(q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key, at=at)
         self._record(q, k, form, numbers, norm)
-        flat = checkpoint_name(out.reshape(*queries.shape), ATTENTION_OUTPUT)
+        flat = passed(self, "context", checkpoint_name(out.reshape(*queries.shape), ATTENTION_OUTPUT))
         if self.spec.gate != "none":
-            flat = Gate(self.spec, self.heads, self.dtype, name="gate")(flat, queries, numbers.pi_init)
-        return Projection(heads, (width,), self.dtype, name="out")(flat)
+            gate = Gate(self.spec, self.heads, self.dtype, name="gate")
+            flat = passed(self, "gated", gate(flat, queries, numbers.pi_init))
+        return passed(self, "output", Projection(heads, (width,), self.dtype, name="out")(flat))
 
     def _record(
         self, q: Float[Array, "B q H d"], k: Float[Array, "B k H d"], form: Form, numbers: Numbers, norm: QKNorm

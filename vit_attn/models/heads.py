@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.attention import Attention
+from vit_attn.models.points import passed
 from vit_attn.models.transformer import Mlp
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.spec.model import AttentionSpec, ModelSpec
@@ -27,5 +28,5 @@ class MapHead(nn.Module):
         softmax = AttentionSpec(h="softmax", qk_norm="none", impl="dense")
         attention = Attention(softmax, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
         x = attention(queries, x, Numbers(), length=length)
-        y = nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x)
-        return (x + Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y))[:, 0]
+        y = passed(self, "norm_0", nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x))
+        return passed(self, "sum_0", x + Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y))[:, 0]

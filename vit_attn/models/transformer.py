@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.attention import ATTENTION_OUTPUT, Attention, record
+from vit_attn.models.points import COLLECTION, passed
 from vit_attn.ops.moments import infinity_norm, kurtosis, outliers
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.rules import place
@@ -30,8 +31,8 @@ class Mlp(nn.Module):
             kernel_init=nn.initializers.xavier_uniform(),
             bias_init=nn.initializers.normal(stddev=1e-6),
         )
-        hidden = nn.gelu(dense(self.mlp_dim, name="Dense_0")(x))
-        return dense(x.shape[-1], name="Dense_1")(hidden)
+        hidden = passed(self, "hidden", nn.gelu(dense(self.mlp_dim, name="Dense_0")(x)))
+        return passed(self, "output", dense(x.shape[-1], name="Dense_1")(hidden))
 
 
 class Block(nn.Module):
@@ -49,12 +50,13 @@ class Block(nn.Module):
     ) -> Float[Array, "B L D"]:
         dtype = jnp.dtype(self.spec.dtype)
         attention = Attention(self.spec.attention, self.spec.heads, dtype, name="MultiHeadDotProductAttention_0")
-        y = place(nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x), "batch", "tokens", None)
+        y = passed(self, "norm_0", place(nn.LayerNorm(dtype=dtype, name="LayerNorm_0")(x), "batch", "tokens", None))
         y = self._branch(attention(y, y, numbers, length=length, train=train), "layer_scale_0", drop, train)
-        x = place(x + y, "batch", "tokens", None)
-        y = place(nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x), "batch", "tokens", None)
+        x = passed(self, "sum_0", place(x + y, "batch", "tokens", None))
+        y = passed(self, "norm_1", place(nn.LayerNorm(dtype=dtype, name="LayerNorm_1")(x), "batch", "tokens", None))
         ffn = Mlp(self.spec.mlp_dim, dtype, name="MlpBlock_0")(y)
-        x = place(x + self._branch(ffn, "layer_scale_1", drop, train), "batch", "tokens", None)
+        x = x + self._branch(ffn, "layer_scale_1", drop, train)
+        x = passed(self, "sum_1", place(x, "batch", "tokens", None))
         record(self, "stats", lambda: activation_statistics(x[:, :length], ffn[:, :length]))
         return x
 
@@ -124,14 +126,14 @@ class Encoder(nn.Module):
                 x = Block(self.spec, name=name)(x, numbers, jnp.float32(0), length=length)
         else:
             x = self._through(names, x, numbers, length, train)
-        return nn.LayerNorm(dtype=jnp.dtype(self.spec.dtype), name="encoder_norm")(x)
+        return passed(self, "last_norm", nn.LayerNorm(dtype=jnp.dtype(self.spec.dtype), name="encoder_norm")(x))
 
     def _through(
         self, names: list[str], x: Float[Array, "B L D"], numbers: Numbers, length: int, train: bool
     ) -> Float[Array, "B L D"]:
         """All blocks, of parameters that are there. What they sow is found under their names."""
         block = Block(self.spec, parent=None)
-        sown = [name for name in ("stats", "weights") if self.is_mutable_collection(name)]
+        sown = [name for name in ("stats", "weights", COLLECTION) if self.is_mutable_collection(name)]
 
         def one(x: Float[Array, "B L D"], layer: Layer, numbers: Numbers) -> tuple[Float[Array, "B L D"], Any]:
             rngs = {} if layer.dropout_key is None else {"dropout": layer.dropout_key}
@@ -160,6 +162,11 @@ class Encoder(nn.Module):
         key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
         keys = [None] * depth if key is None else list(jax.random.split(key, depth))
         return [
-            Layer({"params": self.variables["params"][name]}, jnp.float32(rate * index / max(depth - 1, 1)), keys[index])
+            Layer(self._variables_of(name), jnp.float32(rate * index / max(depth - 1, 1)), keys[index])
             for index, name in enumerate(names)
         ]
+
+    def _variables_of(self, name: str) -> dict[str, Any]:
+        """A block's parameters, and the operations at its points if there are any."""
+        given = {key: self.variables.get(key, {}) for key in ("params", COLLECTION)}
+        return {key: values[name] for key, values in given.items() if name in values}

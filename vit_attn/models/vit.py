@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.heads import MapHead
+from vit_attn.models.points import passed
 from vit_attn.models.posemb import sincos2d
 from vit_attn.models.transformer import Encoder
 from vit_attn.ops.nonlinearity import Numbers
@@ -34,28 +35,31 @@ class ViT(nn.Module):
         if spec.pool == "map":
             x = MapHead(spec, name="MAPHead_0")(x, length)
         elif spec.pool == "gap":
-            x = x[:, :length].mean(axis=1)
+            x = passed(self, "pooled", x[:, :length].mean(axis=1))
         else:
             x = x[:, 0]
         if spec.rep_size:
             x = nn.tanh(nn.Dense(spec.width, dtype=jnp.dtype(spec.dtype), name="pre_logits")(x))
+            x = passed(self, "representation", x)
         head = nn.Dense(
             spec.num_classes,
             kernel_init=nn.initializers.zeros,
             bias_init=nn.initializers.constant(spec.head_bias),
             name="head",
         )
-        return place(head(x.astype(jnp.float32)), "batch", "classes"), {"pre_logits": x}
+        logits = passed(self, "class_logits", place(head(x.astype(jnp.float32)), "batch", "classes"))
+        return logits, {"pre_logits": x}
 
     def tokens(self, images: Float[Array, "B Y X 3"]) -> Float[Array, "B L D"]:
         """Embedded patches plus positions; the CLS token (pool = tok) comes first and has no position."""
         spec, dtype = self.spec, jnp.dtype(self.spec.dtype)
         side = (spec.patch, spec.patch)
+        images = passed(self, "images", images)
         x = nn.Conv(spec.width, side, strides=side, padding="VALID", dtype=dtype, name="embedding")(images)
         batch, rows, columns, width = x.shape
-        x = x.reshape(batch, rows * columns, width)
+        x = passed(self, "embedded", x.reshape(batch, rows * columns, width))
         if spec.patch_norm == "patches":
-            x = nn.LayerNorm(dtype=dtype, name="patch_norm")(x)
+            x = passed(self, "normed", nn.LayerNorm(dtype=dtype, name="patch_norm")(x))
         if spec.posemb == "learn":
             init = nn.initializers.normal(stddev=width**-0.5)
             positions = self.param("pos_embedding", init, (1, rows * columns, width), jnp.float32)
@@ -65,4 +69,7 @@ class ViT(nn.Module):
         if spec.pool == "tok":
             cls = self.param("cls", nn.initializers.zeros, (1, 1, width), jnp.float32)
             x = jnp.concatenate([jnp.tile(cls, (batch, 1, 1)).astype(dtype), x], axis=1)
-        return nn.LayerNorm(dtype=dtype, name="patch_norm")(x) if spec.patch_norm == "tokens" else x
+        x = passed(self, "tokens", x)
+        if spec.patch_norm == "tokens":
+            x = passed(self, "normed", nn.LayerNorm(dtype=dtype, name="patch_norm")(x))
+        return x

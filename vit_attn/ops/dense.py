@@ -1,5 +1,7 @@
 """Attention with all weights in memory at once."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -17,9 +19,14 @@ def dense(
     numbers: Numbers,
     mask: Float[Array, "b h r k"] | None = None,
     dropout_key: Array | None = None,
+    on_logits: Callable[[Array], Array] = lambda z: z,
+    on_weights: Callable[[Array], Array] = lambda w: w,
 ) -> Float[Array, "B q H d"]:
-    """sum_j w_ij v_j but for L^-alpha, in float32; logits and weights are float32. `q` comes scaled by 1/sqrt(d)."""
-    scores = product("bqhd,bkhd->bhqk", q, k)
+    """sum_j w_ij v_j but for L^-alpha, in float32; logits and weights are float32. `q` comes scaled by 1/sqrt(d).
+
+    `on_logits` and `on_weights`: what q.k/sqrt(d), before the mask, and h of it go through on their way.
+    """
+    scores = on_logits(product("bqhd,bkhd->bhqk", q, k))
     if mask is not None:
         scores = scores + mask
     hidden = hidden_keys(form.causal, mask, q.shape[1], k.shape[1])
@@ -27,7 +34,7 @@ def dense(
     if dropout_key is not None and form.dropout:
         kept = jax.random.bernoulli(dropout_key, 1.0 - form.dropout, w.shape)
         w = jnp.where(kept, w / (1.0 - form.dropout), 0.0)
-    return product("bhqk,bkhd->bqhd", w, v)
+    return product("bhqk,bkhd->bqhd", on_weights(w), v)
 
 
 def hidden_keys(causal: bool, mask: Float[Array, "b h r k"] | None, queries: int, keys: int) -> Bool[Array, "..."] | None:

@@ -35,7 +35,10 @@ class ArrayRecords:
         return self._features.example(record, lambda: self.where(index))
 
     def where(self, index: int) -> str:
-        return f"example {index} of split {self.split!r} of data set {self.name} ({self._shards.file(index)})"
+        return f"example {index} of split {self.split!r} of data set {self.name} ({self.identity(index)})"
+
+    def identity(self, index: int) -> str:
+        return self._shards.file(index)
 
     def order(self, position: int, seed: int) -> tuple[int, int]:
         return example_at(position, seed, len(self))

@@ -49,7 +49,10 @@ class Folder:
         return {"image": image, "labels": [label]}
 
     def where(self, index: int) -> str:
-        return f"example {index} of split {self.split!r} of the folder {self.name!r} (the file {self._file(index)[0]!r})"
+        return f"example {index} of split {self.split!r} of the folder {self.name!r} ({self.identity(index)})"
+
+    def identity(self, index: int) -> str:
+        return f"the file {self._file(index)[0]!r}"
 
     def order(self, position: int, seed: int) -> tuple[int, int]:
         return example_at(position, seed, len(self))

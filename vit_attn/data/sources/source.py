@@ -35,5 +35,8 @@ class Source(Protocol):
     def where(self, index: int) -> str:
         """How an error message names an example, with the file that holds it."""
 
+    def identity(self, index: int) -> str:
+        """The file, and the record in it, that holds an example: splits that overlap have some in common."""
+
     def order(self, position: int, seed: int) -> tuple[int, int]:
         """(epoch, index) of the example at a position of the endless training stream. Each epoch has every example once."""

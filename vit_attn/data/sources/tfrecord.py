@@ -41,7 +41,10 @@ class TFRecords:
         return self._features.example(record, lambda: self.where(index))
 
     def where(self, index: int) -> str:
-        return f"example {index} of split {self.split!r} of data set {self.name} ({self._shards.file(index)})"
+        return f"example {index} of split {self.split!r} of data set {self.name} ({self.identity(index)})"
+
+    def identity(self, index: int) -> str:
+        return self._shards.file(index)
 
     def order(self, position: int, seed: int) -> tuple[int, int]:
         place = self._order.place(position, seed)

@@ -1,0 +1,15 @@
+"""W8A8: 8-bit weights, range by min_max, and 8-bit activations (arXiv:2306.12929, section 5 and table 7).
+
+python -m vit_attn.quantize --run runs/one --config configs/quant/w8a8.py
+python -m vit_attn.quantize --run runs/one --config configs/quant/w8a8.py:estimators=all
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: estimators (one of running_min_max, min_max, percentile, mse, or all), batches, repeats."""
+    a = parse_arg(arg, estimators="running_min_max", batches=16, repeats=3)
+    return ConfigDict({**a, "weight_bits": 8, "activation_bits": 8, "weight_estimator": "min_max"})

@@ -1,0 +1,148 @@
+"""The command over real runs: what it writes, that it writes it once and the same again, and every mistake of the user's."""
+
+import json
+import shutil
+from statistics import mean, stdev
+
+import pytest
+from trainer_runs import command, run_here
+
+from vit_attn.quantize import main
+from vit_attn.spec.errors import exit_code_of
+from vit_attn.spec.quant import resolve_quant
+from vit_attn.store.run_dir import RunDir
+
+CONFIG = "configs/quant/w8a8.py:batches=2,repeats=2"
+SHORT = ("--config.batch_images=16", '--config.estimators=["running_min_max","percentile"]', "--config.percentiles=[97.0]")
+
+
+def quantize(run, *words, config=CONFIG):
+    return exit_code_of(lambda: main(["--run", str(run), "--config", config, *SHORT, *map(str, words)]))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A directory with a finished run, one that has just begun, and one that was only made."""
+    folder = tmp_path_factory.mktemp("sweep")
+    assert run_here(*command(folder / "done", model__attention__gate="linear")) == 0
+    shutil.copytree(folder / "done", folder / "going")
+    RunDir(folder / "going").write_status("stopped", step=8, steps=12)
+    RunDir(folder / "made").create(RunDir(folder / "done").spec())
+    return folder
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_a_sweep_then_a_run(sweep, tmp_path, capfd):
+    assert quantize(sweep, "--workdir", tmp_path / "q") == 0
+    said = capfd.readouterr()
+    assert "going is left out: stopped" in said.err
+    assert "made is left out: waiting" in said.err
+    out = tmp_path / "q" / "done"
+    assert [path.name for path in (tmp_path / "q").iterdir()] == ["done"]
+    results, ranges = read(out, "results.json"), read(out, "ranges.json")
+
+    assert results["float32"]["accuracy"] == pytest.approx(RunDir(sweep / "done").status().metrics["val/accuracy"])
+    assert (results["step"], results["float32"]["images"], results["excluded"]) == (12, 37, [])
+    assert list(results["estimators"]) == ["running_min_max", "percentile_97"]
+    for one in results["estimators"].values():
+        accuracies = [each["accuracy"] for each in one["repeats"]]
+        assert (one["accuracy"], one["accuracy_std"]) == pytest.approx((mean(accuracies), stdev(accuracies)))
+    best = results["best"]
+    assert results["estimators"][best]["accuracy"] == max(one["accuracy"] for one in results["estimators"].values())
+    assert f"{best} on 2 x 2 x 16 images of 'train'" in said.out
+    assert "excluded: nothing" in said.out
+    assert "best" in next(line for line in said.out.splitlines() if f"w8a8 {best} " in line)
+
+    (row,) = RunDir(out).metrics()
+    assert row["step"] == 12
+    assert row["quant/w8a8/accuracy"] == row[f"quant/w8a8/{best}/accuracy"] == results["estimators"][best]["accuracy"]
+    assert row["quant/float32/accuracy"] == results["float32"]["accuracy"]
+    assert len(list(out.glob("events.out.tfevents*"))) == 1
+
+    one, other = ranges["activations"]["running_min_max"]
+    assert one["images"]["low"] == other["images"]["low"] == -1.0
+    assert one["images"]["scale"] == pytest.approx(2 / 255, rel=1e-2)
+    assert one["encoderblock_0/norm_0"] != other["encoderblock_0/norm_0"]  # other images
+    assert {"encoderblock_0/attention/gated", "head/output"} < set(one)
+    assert "encoderblock_0/attention/context" not in one
+    assert {"head/kernel", "encoderblock_0/LayerNorm_0/scale"} < set(ranges["weight_scales"])
+
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert quantize(sweep, "--workdir", tmp_path / "q") == 0
+    assert "is complete (step 12): nothing to do" in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert quantize(sweep / "done") == 0
+    assert (sweep / "done/quant/w8a8/ranges.json").read_bytes() == (out / "ranges.json").read_bytes()
+
+    assert quantize(sweep, "--workdir", tmp_path / "q", "--config.seed=5") == 2
+    assert "config.seed: 0 there, 5 here" in capfd.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_what_is_excluded_is_said(sweep, tmp_path, capfd):
+    assert quantize(sweep / "done", "--workdir", tmp_path / "q", '--config.exclude=["head/*"]', "--config.repeats=1") == 0
+    assert "excluded: head/output, head/kernel" in capfd.readouterr().out
+    ranges = read(tmp_path / "q", "ranges.json")
+    assert not {"head/output", "head/kernel"} & {*ranges["weight_scales"], *ranges["activations"]["percentile_97"][0]}
+    assert read(tmp_path / "q", "results.json")["estimators"]["percentile_97"]["accuracy_std"] == 0
+
+
+CASES = {
+    "weight bits": (["--config.weight_bits=1"], ["config.weight_bits=1", ">= 2"]),
+    "activation bits": (["--config.activation_bits=17"], ["config.activation_bits=17", "<= 16"]),
+    "estimator": (
+        ["--config.estimators=minmax"],
+        ["config.estimators", "'minmax'", "min_max", "running_min_max", "mse", "all"],
+    ),
+    "no estimator": (["--config.estimators=[]"], ["config.estimators=[]", "choices"]),
+    "weight estimator": (["--config.weight_estimator=percentile"], ["weight_estimator", "'percentile'", "min_max, mse"]),
+    "percentile 50": (["--config.percentiles=[50.0]"], ["config.percentiles", "50", "at most 100"]),
+    "percentile 101": (["--config.percentiles=[99.9,101.0]"], ["config.percentiles", "101", "at most 100"]),
+    "no batches": (["--config.batches=0"], ["config.batches=0", ">= 1"]),
+    "momentum": (["--config.momentum=1.0"], ["config.momentum=1.0", "< 1"]),
+    "unknown key": (["--config.bits=8"], ["config.bits", "weight_bits"]),
+    "pattern": (['--config.exclude=["encoderblock_9/*"]'], ["config.exclude", "'encoderblock_9/*'", "matches no point"]),
+    "split": (["--config.split=tarin"], ["config.split", "'tarin'", "train"]),
+    "validation": (["--config.split=validation"], ["config.split='validation'", "37 of the 37", "validation[:37]"]),
+    "a part of it": (["--config.split=validation[30:99]"], ["7 of the 37", "train"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mistakes(case, sweep, tmp_path, capfd):
+    words, told = CASES[case]
+    assert quantize(sweep / "done", "--workdir", tmp_path / "q", *words) == 2
+    error, *details = [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("WARNING", "I0000"))]
+    assert all(word in error for word in ["error: ", *told]), error
+    assert "encoderblock_0/attention/logits" in " ".join(details) if case == "pattern" else not details
+    assert not (tmp_path / "q").exists()
+
+
+def test_runs_that_cannot_be(sweep, tmp_path, capfd):
+    for run, told in (
+        (sweep / "made", "has no checkpoint yet"),
+        (tmp_path, "holds no run"),
+        (tmp_path / "gone", "holds no run"),
+    ):
+        assert quantize(run, "--workdir", tmp_path / "q") == 2
+        assert told in capfd.readouterr().err
+    shutil.copytree(sweep / "made", tmp_path / "grid" / "made")
+    assert quantize(tmp_path / "grid") == 2
+    assert "no member that is done: they are waiting" in capfd.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "weights"),
+    [("w8a8", (8, 8), "min_max"), ("w6a8", (6, 8), "mse"), ("w4a8", (4, 8), "mse"), ("w6a6", (6, 6), "mse")],
+)
+def test_presets(name, bits, weights):
+    from vit_attn.spec.load import load_config
+
+    quant = resolve_quant(load_config(f"configs/quant/{name}.py:estimators=all"))
+    assert (quant.weight_bits, quant.activation_bits, quant.weight_estimator, quant.name) == (*bits, weights, name)
+    assert quant.measured == ["min_max", "running_min_max", "percentile_99.99", "percentile_99.999", "mse"]
+    assert (quant.momentum, quant.batches, quant.repeats, quant.per_channel) == (0.9, 16, 3, False)

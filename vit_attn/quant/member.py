@@ -1,0 +1,45 @@
+"""One run from its directory to its results, once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_attn.parallel.processes import say
+from vit_attn.quant.files import check_same, read_results, results_of, write
+from vit_attn.quant.measure import measure, prepare
+from vit_attn.spec.errors import UserError
+from vit_attn.spec.quant import QuantSpec
+from vit_attn.store.run_dir import RunDir, check_writable, file_lock
+from vit_attn.train.saved import saved_params
+
+
+@dataclass(frozen=True)
+class Member:
+    run_dir: RunDir
+    out: Path
+
+    def check(self, quant: QuantSpec) -> None:
+        """Raises UserError if the results could not be written, or are there for other settings."""
+        check_writable(self.out)
+        if (results := read_results(self.out)) is not None:
+            check_same(self.out, results, quant)
+
+
+def quantize_member(member: Member, quant: QuantSpec) -> dict[str, Any]:
+    """Its results; those that are there already, if the run has not gone on since."""
+    spec = member.run_dir.spec()
+    if spec is None:
+        raise UserError(f"{member.run_dir.path} holds no run: it has no config.json")
+    step, params = saved_params(member.run_dir, spec)
+    results = read_results(member.out)
+    if results is not None and results["step"] == step:
+        say(f"{member.out} is complete (step {step}): nothing to do")
+        return results
+    ready = prepare(spec, params, quant)
+    member.out.mkdir(parents=True, exist_ok=True)
+    with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
+        say(f"{member.run_dir.path}: step {step}, {quant.name}")
+        found = measure(ready)
+        results = results_of(member.run_dir.path, step, quant, ready.calibration.split, found)
+        write(member.out, results, quant, found)
+    return results

@@ -1,0 +1,79 @@
+"""Post-training quantization of a trained run, simulated: calibrates, evaluates, writes ranges and results.
+
+    python -m vit_attn.quantize --run runs/one --config configs/quant/w8a8.py
+    python -m vit_attn.quantize --run runs/grid --config configs/quant/w8a8.py:estimators=all --workdir runs/grid_w8a8
+
+--run is a run's directory, or a sweep's: then every member that is done. Results go to RUN/quant/w8a8, or into --workdir (for
+a sweep, a directory a member in it). --config.KEY=VALUE overrides any setting of vit_attn/spec/quant.py. The same command goes
+on where it was interrupted: a member whose results are there is not measured again. Exit codes: 0 finished, 2 bad input.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.flags import Flags
+from vit_attn.spec.load import load_config, override, split_overrides
+from vit_attn.spec.quant import QuantSpec, resolve_quant
+from vit_attn.store.run_dir import RunDir
+
+
+def main(argv: Sequence[str]) -> int:
+    """Flags -> settings -> members, one by one. Raises UserError for bad input, before anything is created."""
+    words, overrides = split_overrides(argv)
+    parser = Flags("vit_attn.quantize", __doc__)
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="a run's directory, or a sweep's")
+    parser.add_argument("--config", required=True, metavar="FILE[:KEY=VALUE,...]", help="for example configs/quant/w8a8.py")
+    parser.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="where results go; default: quant/w8a8 in the run's directory"
+    )
+    flags = parser.parse_args(words)
+    quant = _settings(flags.config, overrides)
+    places = _places(flags.run, flags.workdir, quant)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # tensorflow computes nothing here: it only writes event files
+
+    from vit_attn.quant.member import Member, quantize_member  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.quant.table import results_line, results_table
+    from vit_attn.report.table import wide_console
+
+    members = [Member(run_dir, out) for run_dir, out in places.items()]
+    for member in members:
+        member.check(quant)
+    found = {}
+    for number, member in enumerate(members, 1):
+        results = quantize_member(member, quant)
+        print(f"{member.out} ({number} of {len(members)}): {results_line(results, quant)}", flush=True)
+        found[member.run_dir.path.resolve().name] = results
+    wide_console().print(results_table(found, quant))
+    return 0
+
+
+def _settings(config: str, overrides: dict[str, object]) -> QuantSpec:
+    values = load_config(config)
+    for key, value in overrides.items():
+        override(values, key, value)
+    return resolve_quant(values)
+
+
+def _places(path: Path, workdir: Path | None, quant: QuantSpec) -> dict[RunDir, Path]:
+    """The runs, and where the results of each go. Raises UserError where there is none to quantize."""
+    if (path / "config.json").exists():
+        return {RunDir(path): workdir or path / "quant" / quant.name}
+    runs = [RunDir(config.parent) for config in sorted(path.glob("*/config.json"))]
+    if not runs:
+        raise UserError(f"--run={path} holds no run: neither it nor a directory in it has a config.json")
+    states = {run: run.status().seen_state() for run in runs}
+    done = [run for run in runs if states[run] == "done"]
+    if not done:
+        raise UserError(f"--run={path} has no member that is done: they are {', '.join(sorted(set(states.values())))}")
+    for run in runs:
+        if run not in done:
+            print(f"note: {run.path} is left out: {states[run]}", file=sys.stderr)
+    return {run: (workdir / run.name if workdir else run.path / "quant" / quant.name) for run in done}
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))
