@@ -11,15 +11,15 @@ from typing import Protocol
 from launch.devices import Devices
 from launch.grid import Grid, Member
 from launch.sweep_dir import SweepDir
-from vit_attn.loop.flops import flops_per_image, peak_flops
 from vit_attn.spec.errors import UserError, unknown
+from vit_attn.spec.flops import flops_per_image, peak_flops
 from vit_attn.spec.run import RunSpec, static_of
 from vit_attn.spec.size import checkpoint_bytes
 from vit_attn.store.kept import kept
 from vit_attn.store.run_dir import FINISHED, RunDir, Status
 
 CPU_CORE_FLOPS = 160e9  # of one core: a guess. Products of a ViT-S/16 in float32 ran at 65 to 95 GFLOP/s on a server's
-KINDS = {  # --device -> as vit_attn.loop.flops knows it
+KINDS = {  # --device -> as vit_attn.spec.flops knows it
     **{name: f"TPU {name}" for name in ("v2", "v3", "v4", "v5e", "v5p", "v6e")},
     **{name.lower(): f"NVIDIA {name}" for name in ("A100", "H100", "H200", "B200", "L4", "L40S")},
 }

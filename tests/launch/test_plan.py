@@ -13,8 +13,8 @@ from launch.estimate import checkpoints_kept, choose_rate, costs
 from launch.grid import load_grid
 from launch.packing import cut
 from launch.plan import Wish, key_of, make_plan, what_fits
-from vit_attn.loop.flops import flops_per_image
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.flops import flops_per_image
 from vit_attn.spec.load import load_run
 from vit_attn.store.run_dir import Status
 

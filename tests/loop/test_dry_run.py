@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from trainer_runs import ROOT, command, run_here
 
 from vit_attn.loop.dry_run import layout_lines, parameter_table
-from vit_attn.loop.flops import flops_per_image
+from vit_attn.spec.flops import flops_per_image
 from vit_attn.spec.load import load_run
 from vit_attn.store.paths import paths_of
 from vit_attn.train.health import healthy

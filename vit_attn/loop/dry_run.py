@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from vit_attn.loop.attention import attention_line
-from vit_attn.loop.flops import flops_line, flops_per_image
 from vit_attn.loop.memory import MIB, device_limit, memory_parts, state_bytes
 from vit_attn.parallel.mesh import axis_sizes, check_batches, make_mesh
 from vit_attn.report.table import wide_console
+from vit_attn.spec.flops import flops_line, flops_per_image
 from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.paths import paths_of

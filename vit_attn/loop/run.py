@@ -21,7 +21,6 @@ from vit_attn.evals.evaluator import Evaluator
 from vit_attn.evals.table import open_evaluators
 from vit_attn.loop.attention import attention_line
 from vit_attn.loop.disk import disk_named
-from vit_attn.loop.flops import flops_line, flops_per_image
 from vit_attn.loop.last_words import last_words
 from vit_attn.loop.member import Member, open_member
 from vit_attn.loop.memory import memory_line
@@ -32,6 +31,7 @@ from vit_attn.parallel.mesh import check_batches, make_mesh
 from vit_attn.parallel.processes import from_first, is_first, say, watch
 from vit_attn.spec.check_evals import check_id_files
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.flops import flops_line, flops_per_image
 from vit_attn.spec.run import RunSpec, flat, static_of
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.run_dir import RunDir, file_lock, write_json

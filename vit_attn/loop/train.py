@@ -12,7 +12,6 @@ from vit_attn.evals.evaluator import Evaluator
 from vit_attn.loop.clock import SaveClock, TrainClock
 from vit_attn.loop.evaluation import evaluate
 from vit_attn.loop.feed import Feed
-from vit_attn.loop.flops import flops_per_image, peak_flops
 from vit_attn.loop.histograms import histograms
 from vit_attn.loop.member import Member
 from vit_attn.loop.memory import device_metrics
@@ -21,6 +20,7 @@ from vit_attn.loop.program import Program
 from vit_attn.loop.progress import Rows, display
 from vit_attn.loop.stop import Stop
 from vit_attn.parallel.processes import say
+from vit_attn.spec.flops import flops_per_image, peak_flops
 from vit_attn.train.health import diagnosis
 
 MOST_SAVING = 0.05  # of the time, before it is said

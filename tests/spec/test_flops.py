@@ -8,10 +8,10 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from trainer_runs import command, run_here
 
-from vit_attn.loop import flops
-from vit_attn.loop.flops import flops_line, flops_per_image, forward_flops, peak_flops
 from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers
+from vit_attn.spec import flops
+from vit_attn.spec.flops import flops_line, flops_per_image, forward_flops, peak_flops
 from vit_attn.spec.resolve import resolve
 from vit_attn.store.run_dir import RunDir
 
