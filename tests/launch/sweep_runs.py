@@ -52,7 +52,7 @@ class Sweeps:
     def run(self, *flags: str, config: Path | None = None) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
         process = self.start(*flags, config=config)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=200)
         return process.returncode, out, err
 
     def starts(self) -> list[list[str]]:

@@ -141,9 +141,9 @@ def test_a_pack_that_fails_is_tried_once_more(sweeps):
 
 
 def test_a_killed_launcher_finds_its_jobs_again(sweeps):
-    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.2"
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.7"
     launcher = sweeps.begin()
-    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
     launcher.kill()
     launcher.wait()
     for file in sweeps.workdir.glob("submissions/*.json"):
@@ -156,7 +156,7 @@ def test_a_killed_launcher_finds_its_jobs_again(sweeps):
 def test_a_stopped_sweep_leaves_no_jobs(sweeps):
     sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
     launcher = sweeps.begin()
-    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
     launcher.terminate()
     sweeps.finish(process=launcher, code=3)
     assert set(sweeps.states().values()) == {"stopped"}

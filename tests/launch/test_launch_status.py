@@ -82,7 +82,7 @@ def test_on_a_terminal_the_launcher_shows_a_live_table(sweeps):
 
 
 def test_on_a_terminal_status_is_live(sweeps):
-    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.05"}
+    sweeps.environment = {"STAND_IN_STEP_SECONDS": "0.2"}
     sweeps.start()
     wait_until(lambda: RunDir(sweeps.workdir / MEMBERS[0]).status().state == "running")
     ours, theirs = pty.openpty()

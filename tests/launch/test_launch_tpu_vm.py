@@ -147,9 +147,9 @@ def test_what_is_not_found_is_one_line(sweeps):
 
 
 def test_a_killed_launcher_finds_its_machines_again(sweeps):
-    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.2"
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.7"
     launcher = sweeps.start(*BACKEND, config=sweeps.config(TWO))
-    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
     launcher.kill()
     launcher.wait()
     for file in sweeps.workdir.glob("submissions/*.json"):  # as if it had been killed before it wrote down the answer
@@ -163,9 +163,9 @@ def test_a_killed_launcher_finds_its_machines_again(sweeps):
 def test_a_stopped_sweep_gives_its_machines_back(sweeps):
     sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
     launcher = sweeps.start(*BACKEND, config=sweeps.config(TWO))
-    wait_until(lambda: len(sweeps.starts()) == 2, 30)
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
     launcher.terminate()
-    out, err = launcher.communicate(timeout=60)
+    out, err = launcher.communicate(timeout=200)
     assert launcher.returncode == 3, out + err
     assert set(states(sweeps).values()) == {"stopped"}
     wait_until(lambda: not sweeps.machines())
