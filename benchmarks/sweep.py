@@ -48,7 +48,7 @@ DRIVER = """
 import sys
 from launch.backends.local import Local
 from launch.sweep import main
-sys.exit(main(sys.argv[2:], {"local": lambda slots: Local(slots, (sys.executable, "-S", "-c", sys.argv[1]))}))
+sys.exit(main(sys.argv[2:], {"local": lambda site: Local(site.slots, (sys.executable, "-S", "-c", sys.argv[1]))}))
 """
 
 
