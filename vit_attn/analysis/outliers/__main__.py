@@ -15,9 +15,9 @@ from the mean of its tensor (one image's L x D numbers): arXiv:2306.12929, secti
     figures, .png and .svg   outliers (Fig. 9 of the paper), by_token, by_dim, head (Fig. 3), head_matrices (Figs 2 and 8), and
                              over_steps where an evaluator attention_stats has logged infinity norms
 
-and for a sweep or several runs summary.csv and summary.json: mean and std over seeds of accuracy, infinity norm and kurtosis,
-and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper). Exit codes: 0 written,
-2 bad input.
+and into --workdir, or outliers/ of the first path, summary.csv and summary.json: mean and std over seeds of accuracy, infinity
+norm and kurtosis, and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper).
+Exit codes: 0 written, 2 bad input.
 """
 
 import sys
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vit_attn.analysis.outliers.members import members_of, summary_folder
+from vit_attn.analysis.outliers.quantized import quantized_accuracies
 from vit_attn.spec.errors import UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 
@@ -39,13 +40,13 @@ def main(argv: Sequence[str]) -> int:
     from vit_attn.analysis.outliers.look import look_into, open_split  # here, so that --help and mistakes do not wait for jax
     from vit_attn.analysis.outliers.summary import summary_of, write_summary
 
+    quantized = {member: quantized_accuracies(member.run_dir.path) for member in members}
     sources = [open_split(member, flags.split) for member in members]
     found = {}
     for number, (member, source) in enumerate(zip(members, sources, strict=True), 1):
         found[member] = look_into(member, source, images, batch_images)
         print(f"{member.out} ({number} of {len(members)}): {found[member].line}", flush=True)
-    if folder is not None:
-        print(write_summary(folder, summary_of({member: results.metrics for member, results in found.items()})))
+    print(write_summary(folder, summary_of({member: results.metrics for member, results in found.items()}, quantized)))
     return 0
 
 

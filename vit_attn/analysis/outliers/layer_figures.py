@@ -78,13 +78,13 @@ def draw_dims(run: str, results: Results) -> Figure:
     """In which hidden dimensions they are: a panel a tensor, a row a layer, dots with the area of a share of the layer's."""
     outliers = results.statistics.outliers
     depth = len(outliers["block"].by_dim)
-    heights = [0.8 + 0.2 * len(of.by_dim) for of in outliers.values()]
+    heights = [0.8 + 0.2 * len(outliers[family].by_dim) for family in TITLES]
     figure = empty_figure(10.0, 1.4 + sum(heights))
     axes = figure.subplots(len(outliers), 1, sharex=True, height_ratios=heights)
-    for axis, (family, of) in zip(axes, outliers.items(), strict=True):
+    for axis, (family, title) in zip(axes, TITLES.items(), strict=True):
         share = results.metrics[f"{PREFIX}/{word_of(family)}share"]
-        axis.set_title(f"{TITLES[family]}: {_percent(share)} of its numbers", fontsize=11, loc="left")
-        _dots(axis, of.by_dim, depth)
+        axis.set_title(f"{title}: {_percent(share)} of its numbers", fontsize=11, loc="left")
+        _dots(axis, outliers[family].by_dim, depth)
     axes[-1].set_xlabel("hidden dimension")
     figure.suptitle(f"{run}\noutliers by dimension; the area of a dot is its share of the layer's", fontsize=12)
     return figure

@@ -25,12 +25,12 @@ from vit_attn.spec.model import ModelSpec
 from vit_attn.spec.run import RunSpec, knobs_of, static_of
 
 ATTENTION = "MultiHeadDotProductAttention_0"
-FAMILIES = {  # of tensors, one a layer: where it stands in a block
-    "block": ("sum_1",),
-    "ffn": ("MlpBlock_0", "output"),
-    "attention": (ATTENTION, "output"),
+FAMILIES = {  # of tensors, one a layer, in the order in which an image meets them: where it stands in a block
     "norm_0": ("norm_0",),
+    "attention": (ATTENTION, "output"),
     "norm_1": ("norm_1",),
+    "ffn": ("MlpBlock_0", "output"),
+    "block": ("sum_1",),
 }
 LAST = "last_norm"
 EVERY_HEAD = ("focus", "mass", "value_norm", "value_norm_elsewhere", "update_norm", "update_norm_elsewhere")
@@ -145,7 +145,8 @@ def _joined(parts: list[Any], found: list[dict[str, Any]]) -> Any:
 
 
 def _check_finite(statistics: Statistics) -> None:
-    for quantity in (statistics.norms, statistics.kurtoses):
-        for family, values in quantity.items():
-            if len(bad := np.argwhere(~np.isfinite(values))):
-                raise UserError(f"layer {bad[0][1]} has numbers that are not finite in {family} (has the run diverged?)")
+    """Raises UserError with the first tensor on an image's way."""
+    for layer in range(statistics.norms["block"].shape[1]):
+        for family in FAMILIES:
+            if not np.isfinite((statistics.norms[family][:, layer], statistics.kurtoses[family][:, layer])).all():
+                raise UserError(f"{family} of layer {layer} has numbers that are not finite (has the run diverged?)")

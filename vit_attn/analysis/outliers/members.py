@@ -39,9 +39,9 @@ def members_of(paths: Sequence[Path], workdir: Path | None) -> list[Member]:
     return members
 
 
-def summary_folder(paths: Sequence[Path], workdir: Path | None) -> Path | None:
-    """Where a table of several runs goes; None for a single run."""
-    return None if len(paths) == 1 and _is_run(paths[0]) else workdir or paths[0] / FOLDER
+def summary_folder(paths: Sequence[Path], workdir: Path | None) -> Path:
+    """Where the table of all runs goes."""
+    return workdir or paths[0] / FOLDER
 
 
 def _runs_in(path: Path) -> list[RunDir]:
@@ -67,7 +67,8 @@ def _is_run(path: Path) -> bool:
 def _out(run: RunDir, paths: Sequence[Path], workdir: Path | None) -> Path:
     if workdir is None:
         return run.path / FOLDER
-    return workdir if summary_folder(paths, workdir) is None else workdir / run.path.resolve().name
+    alone = len(paths) == 1 and _is_run(paths[0])
+    return workdir if alone else workdir / run.path.resolve().name
 
 
 def _member(run: RunDir, out: Path) -> Member:

@@ -5,7 +5,6 @@ best estimator; their spread is over all seeds and calibration subsets together,
 """
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -19,7 +18,6 @@ from rich.table import Table as Printed
 from vit_attn.analysis.outliers.members import Member
 from vit_attn.analysis.outliers.metrics import PREFIX
 from vit_attn.report.table import PLAIN_WIDTH
-from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import flat
 from vit_attn.store.run_dir import write_json
 
@@ -48,8 +46,10 @@ class Method:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def summary_of(found: Mapping[Member, Mapping[str, float]]) -> list[Method]:
-    """From the metrics of each member, in the order in which they come. Raises UserError for broken results of quantization."""
+def summary_of(
+    found: Mapping[Member, Mapping[str, float]], quantized: Mapping[Member, Mapping[str, list[float]]]
+) -> list[Method]:
+    """From the metrics of each member, and the accuracies of its quantized forms, in the order in which members come."""
     settings = {member: _settings(member) for member in found}
     varied = [key for key in next(iter(settings.values())) if len({repr(of.get(key)) for of in settings.values()}) > 1]
     methods: dict[str, Method] = {}
@@ -57,7 +57,7 @@ def summary_of(found: Mapping[Member, Mapping[str, float]]) -> list[Method]:
         own = {key: settings[member][key] for key in varied}
         method = methods.setdefault(repr(own), Method(own))
         method.members.append(member.name)
-        for column, values in _values(member, metrics).items():
+        for column, values in _values(member, metrics, quantized[member]).items():
             method.values.setdefault(column, []).extend(values)
     return list(methods.values())
 
@@ -96,19 +96,12 @@ def _settings(member: Member) -> dict[str, Any]:
     }
 
 
-def _values(member: Member, metrics: Mapping[str, float]) -> dict[str, list[float]]:
+def _values(member: Member, metrics: Mapping[str, float], quantized: Mapping[str, list[float]]) -> dict[str, list[float]]:
     """By column. Accuracy is in percent."""
     accuracy = member.run_dir.status().metrics.get(ACCURACY)
     found = {} if accuracy is None else {"accuracy": [100 * accuracy]}
     found |= {name: [metrics[f"{PREFIX}/{name}"]] for name in COLUMNS}
-    for file in sorted((member.run_dir.path / "quant").glob("*/results.json")):
-        try:
-            results = json.loads(file.read_text())
-            best = results["estimators"][results["best"]]
-            found[f"{file.parent.name}_accuracy"] = [100 * float(one["accuracy"]) for one in best["repeats"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
-    return found
+    return {**found, **quantized}
 
 
 def _printed(methods: Sequence[Method], columns: Sequence[str]) -> str:
