@@ -61,7 +61,7 @@ def draw_maps(run: str, model: ModelSpec, results: Results) -> Figure:
     figure = empty_figure(max(1.9 * columns, 5.0) + 1.2, 1.0 + 2.1 * lines)
     axes = figure.subplots(lines, columns, squeeze=False)
     maps = [_patches(model, counts / images) for counts in outliers.by_token]
-    scale = Normalize(0, max(float(np.max(maps)), 1e-12))
+    scale = Normalize(0, float(np.max(maps)) or 1.0)
     for layer, axis in enumerate(axes.flat):
         axis.set_axis_off()
         if layer < depth:
@@ -130,7 +130,7 @@ def _dims(axis: Axes, counts: np.ndarray) -> None:
     shares = 100 * counts / max(counts.sum(), 1)
     axis.vlines(np.arange(len(shares)), 0, shares, color=BLOCK, linewidth=1.5)
     axis.set_xlim(-0.02 * len(shares), 1.02 * len(shares))
-    axis.set_ylim(0, max(1.15 * shares.max(), 1e-9))
+    axis.set_ylim(0, 1.15 * shares.max() or 100)
     for dim in np.argsort(-shares, kind="stable")[:NAMED_DIMS]:
         if shares[dim]:
             axis.annotate(f"{dim}", (dim, shares[dim]), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=10)
@@ -144,7 +144,7 @@ def _dims(axis: Axes, counts: np.ndarray) -> None:
 def _place(figure: Figure, axis: Axes, model: ModelSpec, counts: np.ndarray) -> None:
     shares = 100 * counts / max(counts.sum(), 1)
     patches = _patches(model, shares)
-    drawn = axis.imshow(patches, cmap=COLOURS, vmin=0, vmax=max(float(patches.max()), 1e-12))
+    drawn = axis.imshow(patches, cmap=COLOURS, vmin=0, vmax=float(patches.max()) or 1.0)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_xlabel(f"patch of the image\nCLS token: {shares[0]:.3g} %" if model.pool == "tok" else "patch of the image")
