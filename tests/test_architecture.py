@@ -16,8 +16,8 @@ FLOORS = [
     ["store"],
     ["models", "report"],
     ["train"],
-    ["evals", "analysis", "interop"],
-    ["quant"],
+    ["evals", "interop"],
+    ["analysis", "quant"],
     ["loop"],
     ["main", "quantize"],
 ]
@@ -72,6 +72,7 @@ def test_ml_collections_stops_at_the_door():
         "vit_attn.report",
         "vit_attn.analysis.init_scale",
         "vit_attn.analysis.attention_maps",
+        "vit_attn.analysis.outliers",
         "vit_attn.interop",
         "vit_attn.quantize",
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_attn.ops.nonlinearity import NONLINEARITY
-from vit_attn.report.quantized import quantized_metrics
+from vit_attn.report.aftermath import aftermath
 from vit_attn.report.sweep_file import SweepFile, read_sweep
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec, flat
@@ -110,7 +110,7 @@ def _row(run: RunDir, sweep: SweepFile) -> Row:
     if spec is None:
         raise UserError(f"{run.path / 'config.json'} has just gone")
     status = run.status()
-    metrics = {**_numbers(run, status), **quantized_metrics(run.path)}
+    metrics = {**_numbers(run, status), **aftermath(run.path)}
     hours = metrics.get("speed/core_hours")
     name = run.path.resolve().name
     return Row(

@@ -137,7 +137,8 @@ class RunDir:
         (self.path / "status.json").unlink(missing_ok=True)  # first: what is half gone is not complete
         for place in {*self._places(), self.place(spec)}:
             place.clear()
-        shutil.rmtree(self.path / "plugins" / "profile", ignore_errors=True)
+        for folder in ("plugins/profile", "quant", "outliers"):  # what was found out about it goes with it
+            shutil.rmtree(self.path / folder, ignore_errors=True)
         files = ("events.out.tfevents*", "metrics.jsonl", "histograms.jsonl", "env.json", "config.json")
         for name in files:  # what it is, last
             for file in self.path.glob(name):

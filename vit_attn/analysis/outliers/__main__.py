@@ -1,0 +1,70 @@
+"""Outliers of trained runs: which dimensions and patches they sit in, and what the head that feeds on them does with them.
+
+    python -m vit_attn.analysis.outliers runs/one
+    python -m vit_attn.analysis.outliers runs/grid --images 2000            # every member that is done, and a table of them
+    python -m vit_attn.analysis.outliers runs/grid runs/seed1 --workdir runs/both_outliers
+
+Takes the newest checkpoint of a run and the first images of its validation split. An outlier is a number further than 6 std
+from the mean of its tensor (one image's L x D numbers): arXiv:2306.12929, section 3. Writes into RUN/outliers, or --workdir
+(of several runs, each into a directory of its own in there):
+
+    outliers.json            max infinity norm and kurtosis of each tensor, outliers, the head: see analysis/outliers/metrics.py
+    layers.csv               infinity norm and kurtosis by tensor and layer
+    by_dim.csv by_token.csv  how many outliers, by tensor, layer and hidden dimension or position; what is not listed has none
+    head.csv                 of the head, by token of a few images: attention received, norms of values and updates
+    figures, .png and .svg   outliers (Fig. 9 of the paper), by_token, by_dim, head (Fig. 3), head_matrices (Figs 2 and 8), and
+                             over_steps where an evaluator attention_stats has logged infinity norms
+
+and into --workdir, or outliers/ of the first path, summary.csv and summary.json: mean and std over seeds of accuracy, infinity
+norm and kurtosis, and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper).
+Exit codes: 0 written, 2 bad input.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vit_attn.analysis.outliers.members import members_of, summary_folder
+from vit_attn.analysis.outliers.quantized import quantized_accuracies
+from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.flags import Flags
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line. Raises UserError for bad input, before anything is created."""
+    flags = _flags().parse_args(argv)
+    images, batch_images = _number("--images", flags.images), _number("--batch-images", flags.batch_images)
+    members = members_of(flags.run, flags.workdir)
+    folder = summary_folder(flags.run, flags.workdir)
+
+    from vit_attn.analysis.outliers.look import look_into, open_split  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.analysis.outliers.summary import summary_of, write_summary
+
+    quantized = {member: quantized_accuracies(member.run_dir.path) for member in members}
+    sources = [open_split(member, flags.split) for member in members]
+    found = {}
+    for number, (member, source) in enumerate(zip(members, sources, strict=True), 1):
+        found[member] = look_into(member, source, images, batch_images)
+        print(f"{member.out} ({number} of {len(members)}): {found[member].line}", flush=True)
+    print(write_summary(folder, summary_of({member: results.metrics for member, results in found.items()}, quantized)))
+    return 0
+
+
+def _flags() -> Flags:
+    parser = Flags("vit_attn.analysis.outliers", __doc__)
+    parser.add_argument("run", nargs="+", type=Path, metavar="RUN", help="a run that has saved a checkpoint, or a sweep")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where results go; default: RUN/outliers")
+    parser.add_argument("--split", metavar="SPLIT", help="of the run's data set; default: its config.eval.split")
+    parser.add_argument("--images", default="512", metavar="N", help="from the start of the split; default: %(default)s")
+    parser.add_argument("--batch-images", default="32", metavar="N", help="at a time; default: %(default)s")
+    return parser
+
+
+def _number(flag: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{flag}: {text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))
