@@ -25,6 +25,9 @@ def test_half_emptied_is_not_complete(tmp_path, monkeypatch):
     """A kill while --overwrite deletes: the run may not be taken for one that is done."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.create(SPEC)
+    for found_out in ("quant/w8a8/results.json", "outliers/outliers.json"):
+        (run_dir.path / found_out).parent.mkdir(parents=True)
+        (run_dir.path / found_out).write_text("{}")
     run_dir.write_status("done", step=7, steps=7, metrics={})
     monkeypatch.setattr(Place, "clear", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
