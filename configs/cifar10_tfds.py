@@ -10,12 +10,13 @@ For another set change the name, the splits, image_size and num_classes. L = 64.
 
 from ml_collections import ConfigDict
 
-from configs.common import parse_arg
+from configs.common import ATTENTION, attention, parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: h, alpha (of a pointwise h), patch (of the nano size) or variant (any size), seed, data_dir."""
-    a = parse_arg(arg, h="softmax", alpha=None, patch=4, variant="", seed=0, data_dir="")
+    """Arguments: those of any attention (configs/common.py), patch_norm, patch (of the nano size) or variant (any),
+    seed, data_dir."""
+    a = parse_arg(arg, **ATTENTION, patch_norm="none", patch=4, variant="", seed=0, data_dir="")
 
     return ConfigDict(
         {
@@ -24,7 +25,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "variant": a["variant"] or f"nano/{a['patch']}",
                 "image_size": 32,
                 "num_classes": 10,
-                "attention": {"h": a["h"], "alpha": a["alpha"], "qk_norm": "head"},
+                "patch_norm": a["patch_norm"],
+                "attention": attention(a),
             },
             "data": {
                 "name": "cifar10",

@@ -1,7 +1,5 @@
-"""What config files share: their arguments, and the grid language of sweeps."""
+"""What config files share: their arguments."""
 
-import itertools
-from collections.abc import Iterable
 from typing import Any
 
 
@@ -32,10 +30,18 @@ def _as_type_of(default: Any, key: str, text: str) -> Any:
         raise ValueError(f"argument {key}={text!r} is not of type {kind.__name__}") from error
 
 
-def product(**axes: Iterable[Any]) -> list[dict[str, Any]]:
-    """Every combination of the axes, the last one fastest: product(h=["relu"], alpha=[0, 1]) has two points.
+ATTENTION: dict[str, Any] = {  # arguments that every config takes: settings of config.model.attention, with their defaults
+    "h": "softmax",
+    "alpha": None,
+    "gamma": None,
+    "gamma_per_length": None,
+    "zeta": None,
+    "gate": "none",
+    "pi_init": None,
+    "qk_norm": "head",
+}
 
-    An axis is named after an argument of the base config (`h`), or after a setting, with its dots ("train.peak_lr", given as
-    product(**{"train.peak_lr": [...]})).
-    """
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+def attention(a: dict[str, Any]) -> dict[str, Any]:
+    """config.model.attention, of the arguments."""
+    return {name: a[name] for name in ATTENTION}

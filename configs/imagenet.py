@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from configs.common import parse_arg
+from configs.common import ATTENTION, parse_arg
 
 AUGREG = {  # level: (mixup p, RandAugment layers, magnitude), from arXiv:2106.10270, Figure 4
     "none": (0.0, 0, 0),
@@ -19,7 +19,7 @@ I21K_TRAIN = 14_145_922  # images in full[51200:], of 14,197,122
 
 def recipe_arg(arg: str, **defaults: Any) -> dict[str, Any]:
     """The arguments that all recipes take, besides their own `defaults`."""
-    common = {"h": "softmax", "alpha": None, "gate": "none", "qk_norm": "head", "aug": "", "data_dir": "", "seed": 0}
+    common = {**ATTENTION, "aug": "", "data_dir": "", "seed": 0}
     return parse_arg(arg, **{"variant": "B/16", **common, **defaults})
 
 
@@ -32,10 +32,6 @@ def augmentation(level: str, levels: dict[str, str], variant: str) -> dict[str, 
         )
     mixup, layers, magnitude = AUGREG[chosen]
     return {"mixup": mixup, "randaug_layers": layers, "randaug_magnitude": float(magnitude)}
-
-
-def attention(a: dict[str, Any]) -> dict[str, Any]:
-    return {"h": a["h"], "alpha": a["alpha"], "gate": a["gate"], "qk_norm": a["qk_norm"]}
 
 
 def big_vision_training(**own: Any) -> dict[str, Any]:

@@ -8,12 +8,12 @@ Fashion-MNIST, 10,000 + 2,000 images. Recipe: big_vision's (facts of arXiv:2309.
 
 from ml_collections import ConfigDict
 
-from configs.common import parse_arg
+from configs.common import ATTENTION, attention, parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: h, alpha (of a pointwise h), patch (of the nano size) or variant (any size), seed."""
-    a = parse_arg(arg, h="softmax", alpha=None, patch=7, variant="", seed=0)
+    """Arguments: those of any attention (configs/common.py), patch_norm, patch (of the nano size) or variant (any), seed."""
+    a = parse_arg(arg, **ATTENTION, patch_norm="none", patch=7, variant="", seed=0)
     variant = a["variant"] or f"nano/{a['patch']}"
     image_size = 32 if variant.endswith(("/8", "/16", "/32")) else 28
 
@@ -24,7 +24,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "variant": variant,
                 "image_size": image_size,
                 "num_classes": 10,
-                "attention": {"h": a["h"], "alpha": a["alpha"], "qk_norm": "head"},
+                "patch_norm": a["patch_norm"],
+                "attention": attention(a),
             },
             "data": {"name": "fashion_mnist_12k", "crop_padding": 0, "flip": False},  # 3 epochs need no augmentation
             "train": {

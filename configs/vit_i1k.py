@@ -10,9 +10,9 @@ Needs imagenet2012, imagenet_v2 and imagenet2012_real prepared by TFDS (README, 
 
 from ml_collections import ConfigDict
 
+from configs.common import attention
 from configs.imagenet import (
     I1K_TRAIN,
-    attention,
     augmentation,
     big_vision_training,
     i1k_evaluation,
@@ -33,7 +33,8 @@ LEVELS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: variant, h, alpha, gate, qk_norm, aug (a level of augreg; by default that of the variant), data_dir, seed."""
+    """Arguments: variant, those of any attention (configs/common.py), aug (a level of augreg; by default that of the
+    variant), data_dir, seed."""
     a = recipe_arg(arg)
 
     return ConfigDict(

@@ -11,7 +11,8 @@ expected accuracy. Needs imagenet21k and imagenet2012 prepared by TFDS, and thos
 
 from ml_collections import ConfigDict
 
-from configs.imagenet import I21K_TRAIN, attention, augmentation, big_vision_training, i1k_evaluation, recipe_arg
+from configs.common import attention
+from configs.imagenet import I21K_TRAIN, augmentation, big_vision_training, i1k_evaluation, recipe_arg
 
 LEVELS = {
     "Ti/16": "none",
@@ -25,8 +26,8 @@ LEVELS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: variant, h, alpha, gate, qk_norm, aug (a level of augreg; by default that of the variant), epochs, data_dir,
-    seed, and ids: a file with the WordNet ids of the head's classes, where TFDS has no names for the labels."""
+    """Arguments: variant, those of any attention (configs/common.py), aug (a level of augreg; by default that of the variant),
+    epochs, data_dir, seed; ids: a file with the WordNet ids of the head's classes, where TFDS has no names for the labels."""
     a = recipe_arg(arg, epochs=30.0, ids="")
 
     return ConfigDict(

@@ -10,9 +10,9 @@ not run yet. Cost: 1.1e8 images, 3.2e18 FLOP, about 18 TPU v5e core-hours at 25 
 
 from ml_collections import ConfigDict
 
+from configs.common import attention
 from configs.imagenet import (
     I1K_TRAIN,
-    attention,
     augmentation,
     big_vision_training,
     i1k_evaluation,
@@ -23,7 +23,8 @@ from configs.imagenet import (
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: variant, h, alpha, gate, qk_norm, aug (a level of augreg; light2 by default), epochs, data_dir, seed."""
+    """Arguments: variant, those of any attention (configs/common.py), aug (a level of augreg; light2 by default), epochs,
+    data_dir, seed."""
     a = recipe_arg(arg, variant="S/16", epochs=90.0)
 
     return ConfigDict(

@@ -15,6 +15,7 @@ TPU v5e core-hours at 25 % of the peak. Not run yet; the paper has 80.75 % for v
 
 from ml_collections import ConfigDict
 
+from configs.common import attention
 from configs.imagenet import augmentation, i1k_evaluation, imagenet2012, recipe_arg
 
 TRAIN_IMAGES = 1_281_167
@@ -24,9 +25,9 @@ OWN = {"mixup": 0.8, "randaug_layers": 2, "randaug_magnitude": 9.0}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: variant, h, alpha, gamma, gate, pi_init, patch_norm, qk_norm (none by default), aug (a level of augreg
-    instead of the RandAugment and mixup above), epochs, data_dir, seed."""
-    a = recipe_arg(arg, variant="S/16", qk_norm="none", epochs=300.0, gamma=None, pi_init=None, patch_norm="none")
+    """Arguments: variant, those of any attention (configs/common.py; qk_norm is none by default), patch_norm, aug (a level of
+    augreg instead of the RandAugment and mixup above), epochs, data_dir, seed."""
+    a = recipe_arg(arg, variant="S/16", qk_norm="none", epochs=300.0, patch_norm="none")
 
     return ConfigDict(
         {
@@ -38,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "posemb": "learn",
                 "drop_path": 0.1,
                 "patch_norm": a["patch_norm"],
-                "attention": {name: a[name] for name in ("h", "alpha", "gamma", "gate", "pi_init", "qk_norm")},
+                "attention": attention(a),
             },
             "data": imagenet2012(
                 a["data_dir"],

@@ -50,17 +50,17 @@ def load_grid(config: str, overrides: dict[str, Any]) -> Grid:
     Raises UserError for a file without get_sweep, points that are no points, an axis that the base does not know, an
     impossible member, and members that are the same run.
     """
-    base, points = _read(config)
+    points = _read(config)
     varied = varied_keys(points)
-    members = [_member(config, base, points, index, overrides, varied) for index in range(len(points))]
+    members = [_member(config, points, index, overrides, varied) for index in range(len(points))]
     _check_distinct(config, members)
     return Grid(config, overrides, tuple(_packs(members, points, varied)))
 
 
-def _read(config: str) -> tuple[str, list[Point]]:
-    """What get_sweep returns, checked: the path of the base config, and the points."""
+def _read(config: str) -> list[Point]:
+    """What get_sweep returns, checked: the points, each with its base config as "base"."""
     loaded = call_config(config, "get_sweep")
-    if not isinstance(loaded, dict) or set(loaded) != {"base", "points"}:
+    if not isinstance(loaded, dict) or not {"points"} <= set(loaded) <= {"base", "points"}:
         got = (
             f"the keys {', '.join(map(str, loaded)) or '(none)'}" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
         )
@@ -70,13 +70,15 @@ def _read(config: str) -> tuple[str, list[Point]]:
         raise UserError(f"get_sweep of {config!r}: points must be a list of dictionaries, not a {type(points).__name__}")
     if not points:
         raise UserError(f"get_sweep of {config!r}: the grid is empty (points has no entry, or one of its axes has no value)")
-    return _base(config, loaded["base"]), [_point(config, index, point) for index, point in enumerate(points)]
+    plain = [_point(config, index, point) for index, point in enumerate(points)]
+    return [{**point, "base": _base(config, index, point.get("base", loaded.get("base")))} for index, point in enumerate(plain)]
 
 
-def _base(config: str, base: Any) -> str:
+def _base(config: str, index: int, base: Any) -> str:
     """The base's path: as seen from here, or else from the project that the sweep file lies in."""
     if not isinstance(base, str):
-        raise UserError(f"get_sweep of {config!r}: base={base!r} must be the path of a config file, such as 'configs/x.py'")
+        where = f"get_sweep of {config!r}: point {index}"
+        raise UserError(f"{where}: base={base!r} must be the path of a config file, such as 'configs/x.py'")
     path, colon, arg = base.partition(":")
     sweep = Path(config.partition(":")[0]).absolute()
     found = next((folder / path for folder in sweep.parents if (folder / path).is_file()), None)
@@ -100,16 +102,17 @@ def _point(config: str, index: int, point: Any) -> Point:
     return plain
 
 
-def _member(config: str, base: str, points: list[Point], index: int, overrides: dict[str, Any], varied: list[str]) -> Member:
+def _member(config: str, points: list[Point], index: int, overrides: dict[str, Any], varied: list[str]) -> Member:
     point = points[index]
-    arguments = ",".join(f"{key}={value}" for key, value in point.items() if "." not in key and value is not None)
+    base, axes = point["base"], {key: value for key, value in point.items() if key != "base"}
+    arguments = ",".join(f"{key}={value}" for key, value in axes.items() if "." not in key and value is not None)
     joint = "," if ":" in base else ":"
     member_config = f"{base}{joint}{arguments}" if arguments else base
-    settings = {**{key: value for key, value in point.items() if "." in key}, **overrides}
+    settings = {**{key: value for key, value in axes.items() if "." in key}, **overrides}
     try:
         spec = load_run(member_config, settings)
     except UserError as error:
-        raise UserError(f"sweep {config!r}, point {index} {point}: {error}") from error
+        raise UserError(f"sweep {config!r}, point {index} {axes}: {error}") from error
     return Member(name_of(spec, point, varied), member_config, settings, spec)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from vit_attn.spec.run import RunSpec
@@ -49,6 +50,8 @@ def _axes(point: dict[str, Any], varied: Sequence[str]) -> list[str]:
 
 
 def _part(label: str, value: Any) -> str:
+    if label == "base":
+        return harmless(Path(value).stem)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return harmless(f"{label}{value}" if number else f"{label}-{value}")
 

@@ -43,6 +43,10 @@ CASES = {
         ["--config.model.attention.gate=linear", "--config.model.attention.pi_init=1.0"],
         ["config.model.attention.pi_init=1.0", "< 1"],
     ),
+    "gate_rescale of no gate": (
+        ["--config.model.attention.gate_rescale=true"],
+        ["gate_rescale=True", "gate='none'", "linear, mlp, all_heads"],
+    ),
     "pi_init of no gate": (["--config.model.attention.pi_init=0.5"], ["pi_init=0.5", "gate='none'", "linear, mlp, all_heads"]),
     "n_hid of linear": (
         ["--config.model.attention.gate=linear", "--config.model.attention.n_hid=4"],
@@ -210,7 +214,7 @@ class TestCheckpoints:
         return tmp_path / "run"
 
     def data_files(self, run, step):
-        """All files with array bytes. How orbax spreads them over files, and what it leaves unused in one, varies from run to run."""
+        """All files with array bytes: how orbax spreads them, and what it leaves unused in one, varies from run to run."""
         return [path for path in (run / "checkpoints" / str(step) / "state").rglob("d/*") if path.is_file()]
 
     def test_truncated(self, run, capfd):

@@ -9,14 +9,14 @@ import pytest
 
 from launch.grid import load_grid
 from vit_attn.ops.nonlinearity import NONLINEARITY, POINTWISE, Numbers
+from vit_attn.spec.errors import UserError
 from vit_attn.spec.load import load_run
 from vit_attn.spec.run import Knobs, static_of
 from vit_attn.train.state import init_state
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted(
-    path for path in (ROOT / "configs").glob("*.py") if path.name not in ("__init__.py", "common.py", "imagenet.py")
-)
+NO_RUN = ("__init__.py", "common.py", "finetune_gated.py", "grid.py", "imagenet.py", "scales.py")  # finetune_gated needs one
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name not in NO_RUN)
 SMOKE = [ROOT / "configs" / "smoke" / f"{name}.py" for name in ("vit_i1k", "vit_i21k", "vit_s16_i1k", "vit_s16_quant")]
 SWEEPS = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if path.name != "__init__.py")
 
@@ -38,6 +38,56 @@ def test_config(path):
 def test_sweep(path):
     grid = load_grid(str(path), {})
     assert len({member.name for member in grid.members}) == len(grid.members) > 1
+
+
+PER_SEED = {  # members a seed: of the papers' grids at (paper, other) scale
+    "fig1_scaling": (10, 10),
+    "fig2_alpha": (216, 108),
+    "fig3_qknorm": (60, 60),
+    "fig4_gate": (60, 60),
+    "table7_vit": (16, 16),
+    "table8_gamma_zeta": (13, 13),
+    "table10_lowbit": (3, 3),
+    "fig6_gamma_length": (21, 21),
+    "fig7_pi_init": (9, 9),
+    "alpha_outliers": (48, 48),
+}
+
+
+@pytest.mark.parametrize("scale", ["paper", "small", "tiny"])
+@pytest.mark.parametrize("name", PER_SEED)
+def test_grids_of_the_papers(name, scale):
+    grid = load_grid(f"configs/sweeps/{name}.py:scale={scale},seeds=2", {})
+    assert len(grid.members) == 2 * PER_SEED[name][scale != "paper"]
+    assert {member.spec.seed for member in grid.members} == {0, 1}
+    assert all(len({static_of(m.spec) for m in pack.members}) == 1 for pack in grid.packs)
+    names = {member.spec.data.name for member in grid.members}
+    assert names <= (
+        {"imagenet21k", "imagenet2012"} if scale == "paper" else {"cifar10"} if scale == "small" else {"fashion_mnist_12k"}
+    )
+
+
+def test_three_lengths():
+    """L of Figure 2's columns: 49, 196, 784 and with a CLS token one more on ImageNet; three others elsewhere."""
+    for scale, lengths in (("paper", {49, 50, 196, 197, 784, 785}), ("small", {16, 64, 256}), ("tiny", {4, 16, 49})):
+        members = load_grid(f"configs/sweeps/fig2_alpha.py:scale={scale}", {}).members
+        assert {member.spec.model.length for member in members} == lengths
+
+
+def test_a_scale_that_is_none():
+    with pytest.raises(UserError, match="scale='large' must be one of paper, small, tiny"):
+        load_grid("configs/sweeps/fig2_alpha.py:scale=large", {})
+    with pytest.raises(UserError, match="seeds=0 must be at least 1"):
+        load_grid("configs/sweeps/fig2_alpha.py:seeds=0", {})
+
+
+def test_the_clip_is_the_same_multiple_of_one_over_the_length_at_every_scale():
+    for scale, length in (("paper", 197), ("tiny", 49)):
+        grid = load_grid(f"configs/sweeps/table8_gamma_zeta.py:scale={scale}", {})
+        attention = grid.members[-1].spec.model.attention
+        gamma = attention.gamma if scale == "paper" else -attention.gamma_per_length / length
+        assert gamma * length == pytest.approx(-0.003 * 197)
+        assert attention.zeta == 1.003
 
 
 @pytest.mark.parametrize("h", NONLINEARITY)

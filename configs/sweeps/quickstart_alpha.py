@@ -7,7 +7,8 @@ Patch 7 gives L = 16, patch 4 gives L = 49. 17 members in 5 packs.
 
 from typing import Any
 
-from configs.common import parse_arg, product
+from configs.common import parse_arg
+from configs.grid import product
 
 ALPHAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.common import product
+from configs.grid import product
 from launch.grid import Grid, load_grid
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import flat
@@ -92,8 +92,8 @@ def test_base_is_found_from_another_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("points", "told"),
     [
-        ([{"h": "relu", "gamma": 1}], "point 0 {'h': 'relu', 'gamma': 1}: config file"),
-        ([{"h": "relu", "gamma": 1}], "argument 'gamma=1' is not one of h=softmax, alpha=None, patch=7"),
+        ([{"h": "relu", "gama": 1}], "point 0 {'h': 'relu', 'gama': 1}: config file"),
+        ([{"h": "relu", "gama": 1}], "argument 'gama=1' is not one of h=softmax, alpha=None, gamma=None"),
         ([{"h": "relu"}, {"train.peek_lr": 1.0}], "point 1 {'train.peek_lr': 1.0}: config.train.peek_lr: the key 'peek_lr' is"),
         ([{"h": "rellu"}], "'rellu' is unknown; did you mean 'relu'? (choices: softmax, softmax1, clipped_softmax, relu"),
         ([{"h": "relu", "alpha": "nan"}], "config.model.attention.alpha=nan is not a finite number"),
@@ -130,7 +130,11 @@ def test_a_wrong_base_is_refused(tmp_path, base, told):
     [
         ("def get_config(arg=''):\n    return {}\n", "does not define get_sweep(arg)"),
         ("def get_sweep(arg=''):\n    return [1]\n", 'must return {"base": "configs/x.py", "points": [...]}, not a list'),
-        ("def get_sweep(arg=''):\n    return {'points': []}\n", "not the keys points"),
+        ("def get_sweep(arg=''):\n    return {'base': 'x.py'}\n", "not the keys base"),
+        (
+            "def get_sweep(arg=''):\n    return {'points': [{'h': 'relu'}]}\n",
+            "point 0: base=None must be the path of a config file",
+        ),
         ("def get_sweep(arg=''):\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
     ],
 )
@@ -140,3 +144,10 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path, text, told):
     with pytest.raises(UserError) as error:
         load_grid(str(path), {})
     assert told in str(error.value)
+
+
+def test_a_point_may_have_a_base_of_its_own(tmp_path):
+    points = [{"h": "relu"}, {"h": "relu", "base": str(ROOT / "configs/cifar10_tfds.py"), "patch": 8}]
+    first, second = grid_of(tmp_path, points).members
+    assert (first.spec.data.name, second.spec.data.name) == ("fashion_mnist_12k", "cifar10")
+    assert (first.name, second.name) == ("relu_alpha1.0_p7_quickstart_seed0", "relu_alpha1.0_p8_cifar10_tfds_seed0")

@@ -1,4 +1,7 @@
-"""The parameters of a gate. Weights start as PyTorch's Linear, biases at logit(pi_init) (arXiv:2306.12929, section B.1)."""
+"""The parameters of a gate. Weights start as PyTorch's Linear, biases at logit(pi_init) (arXiv:2306.12929, section B.1).
+
+To fine-tune a network that had none (section B.6): small weights (gate_std) and the output over pi_init (gate_rescale).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,29 +38,33 @@ class Gate(nn.Module):
             logits = Projection((width,), (heads, width // heads), self.dtype, name="dense")(x)
             return out * ACTIVATIONS[self.spec.gate_activation or "silu"](logits)
 
-        def closed(_: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
-            return jnp.full(shape, jax.scipy.special.logit(jnp.asarray(pi_init, jnp.float32)))
-
+        start = jax.scipy.special.logit(jnp.asarray(pi_init, jnp.float32))
         x = x.astype(self.dtype)
-        if self.spec.gate == "all_heads":
-            return gated(out, PerHead(1, heads, closed, name="dense")(x))
         if self.spec.gate == "mlp":
             hidden = PerHead(heads, self.spec.n_hid or 4, torch_uniform(width // heads), name="hidden")
             x = nn.relu(hidden(x))
-        return gated(out, PerHead(heads, 1, closed, name="dense")(x))
+        groups, gives = (1, heads) if self.spec.gate == "all_heads" else (heads, 1)
+        closed = jax.nn.initializers.constant(start)
+        logits = PerHead(groups, gives, closed, self.spec.gate_std, name="dense")(x)
+        return gated(out, logits, start if self.spec.gate_rescale else None)
 
 
 class PerHead(nn.Module):
-    """A Linear of its own for each of `heads` slices of the channels: kernel [heads, a, gives], bias [heads, gives]."""
+    """A Linear of its own for each of `heads` slices of the channels: kernel [heads, a, gives], bias [heads, gives].
+
+    The kernel starts normal with standard deviation `std`, or as PyTorch's.
+    """
 
     heads: int
     gives: int
     bias_start: Start
+    std: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
         a = x.shape[-1] // self.heads
-        kernel = self.param("kernel", torch_uniform(a), (self.heads, a, self.gives))
+        start = torch_uniform(a) if self.std is None else jax.nn.initializers.normal(self.std)
+        kernel = self.param("kernel", start, (self.heads, a, self.gives))
         return per_head(x, kernel, self.param("bias", self.bias_start, (self.heads, self.gives)))
 
 

@@ -33,7 +33,10 @@ def per_head(
     return y if bias is None else y + bias.reshape(1, 1, -1).astype(x.dtype)
 
 
-def gated(out: Float[Array, "B L D"], logits: Float[Array, "B L H"]) -> Float[Array, "B L D"]:
-    """sigmoid(logits) times each head's output; D = H * d."""
-    gate = jax.nn.sigmoid(logits.astype(jnp.float32)).astype(out.dtype)
+def gated(
+    out: Float[Array, "B L D"], logits: Float[Array, "B L H"], start: Float[Array, ""] | None = None
+) -> Float[Array, "B L D"]:
+    """sigmoid(logits) times each head's output; D = H * d. With `start`, over sigmoid(start): such logits change nothing."""
+    gate = jax.nn.sigmoid(logits.astype(jnp.float32))
+    gate = (gate if start is None else gate / jax.nn.sigmoid(start)).astype(out.dtype)
     return out * jnp.repeat(gate, out.shape[-1] // logits.shape[-1], axis=-1)

@@ -27,6 +27,9 @@ class AttentionSpec:
     gate_activation: str | None = setting(None, choices=("silu", "gelu", "relu", "sigmoid", "identity"))  # of gau; None: silu
     n_hid: int | None = setting(None, at_least=1)  # of mlp; None: 4 (the paper's number; its code has d/4)
     pi_init: float | None = setting(None, knob=True, above=0, below=1)  # of linear, mlp, all_heads; None: 0.5
+    gate_std: float | None = setting(None, at_least=0)  # of the initial weights of those gates (of mlp: its last), normal;
+    # None: uniform as PyTorch's. The paper's code fine-tunes with 0.01 and 0.001
+    gate_rescale: bool = False  # those gates' output over pi_init: a gate at pi_init changes nothing (fine-tuning, B.6)
     dropout: float = setting(0.0, at_least=0, below=1)  # of the attention weights
     impl: str = setting("auto", free=True, choices=("auto", "dense", "blockwise", "pallas"))  # see ops.choice
     block: int | None = setting(None, free=True, at_least=1)  # keys that blockwise takes at a time; None: 512, on CPU all

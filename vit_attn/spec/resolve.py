@@ -25,6 +25,7 @@ _TAKERS: dict[str, tuple[str, list[str], Any]] = {
     "gate_activation": ("gate", ["gau"], None),
     "n_hid": ("gate", ["mlp"], None),
     "pi_init": ("gate", PER_HEAD, None),
+    "gate_std": ("gate", PER_HEAD, None),
 }
 DEFAULT_STEPS = 10_000
 DEFAULT_GAMMA = -0.003  # arXiv:2306.12929, table 7, without a LayerNorm of the patches
@@ -100,6 +101,11 @@ def _complete_attention(attention: AttentionSpec) -> AttentionSpec:
         raise UserError(
             f"config.model.attention.qk_norm_scale={attention.qk_norm_scale} and qk_norm_bias={attention.qk_norm_bias} have no "
             "meaning for qk_norm='none': leave them out, or take qk_norm from head, width"
+        )
+    if attention.gate_rescale and attention.gate not in PER_HEAD:
+        raise UserError(
+            f"config.model.attention.gate_rescale=True has no meaning for gate={attention.gate!r}: leave it out, or take gate "
+            f"from {', '.join(PER_HEAD)}"
         )
     if attention.dropout and attention.impl not in ("auto", "dense"):
         raise UserError(

@@ -26,13 +26,17 @@ _POSITIONS, _HEAD = "pos_embedding", ("head/kernel", "head/bias")
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, and what becomes of its parameters: `fresh` ones are not taken, `resampled` has another patch count."""
+    """A checkpoint, and what becomes of its parameters: `fresh` ones are not taken, `resampled` has another patch count.
+
+    `gates` are parameters that it has not, of gates that the run adds.
+    """
 
     folder: epath.Path
     info: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]  # of what is read, as it was saved
     resampled: tuple[str, ...]
     fresh: tuple[str, ...]
+    gates: tuple[str, ...]
 
     def line(self) -> str:
         """ "starts from ...: 150 arrays taken; ..." """
@@ -40,6 +44,7 @@ class Source:
         parts = [f"{taken} arrays taken"]
         parts += [f"{path} resampled from {list(self.shapes[path])}" for path in self.resampled]
         parts += [f"fresh, for another number of classes: {', '.join(self.fresh)}"] if self.fresh else []
+        parts += [f"{len(self.gates)} arrays of gates are fresh"] if self.gates else []
         return f"starts from {self.folder}: {'; '.join(parts)}"
 
 
@@ -83,13 +88,19 @@ def _source(spec: RunSpec, params: Any) -> Source:
     moved = tuple(path for path in other if path == _POSITIONS and _can_resample(shapes[path], leaves[path].shape))
     here = described(leaves)
     there = {path: here[path] if path in (*fresh, *moved) else kind for path, kind in saved.items()}
+    gates = () if any(map(_of_gate, shapes)) else tuple(filter(_of_gate, leaves))
+    there |= {path: here[path] for path in gates}
     if lines := tree_diff(there, here):
         raise UserError(
             f"config.init_from={spec.init_from!r}: the parameters of {folder} do not fit this model (another image size and "
-            "another number of classes may be; these may not):",
+            "another number of classes may be, and gates where there were none; these may not):",
             shortened(lines),
         )
-    return Source(folder, info, {path: shape for path, shape in shapes.items() if path not in fresh}, moved, fresh)
+    return Source(folder, info, {path: shape for path, shape in shapes.items() if path not in fresh}, moved, fresh, gates)
+
+
+def _of_gate(path: str) -> bool:
+    return "/gate/" in path
 
 
 def _newest(init_from: str) -> tuple[epath.Path, dict[str, Any]]:
