@@ -82,7 +82,7 @@ class Attention(nn.Module):
             )
             key = self.make_rng("dropout") if form.dropout else None
             products = partial(product_at, self)
-            out = attend(
+            out = product_at(self, "attend", attend)(
                 q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key, at=at, product_at=products
             )
         self._record(q, k, form, numbers, norm)

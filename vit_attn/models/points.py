@@ -20,7 +20,7 @@ pool = tok: last_norm), representation. Gates, LayerScale and biases are left as
 Those products have names too (`product_at`), behind the module that has their kernel:
 
     ViT        embedding_product, pre_logits_product, head_product
-    Attention  query/product, key/product, value/product, out/product, logits_product, context_product
+    Attention  query/product, key/product, value/product, out/product, logits_product, context_product; attend: all of ops.attend
     Mlp        hidden_product, output_product
 """
 

@@ -13,11 +13,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
+from vit_attn.ops.form import Form
+from vit_attn.ops.nonlinearity import Numbers, length_scale
+from vit_attn.ops.norm import normalized
+from vit_attn.ops.pallas.int8 import Scalars, attention_int8
 from vit_attn.quant.grid import Grid
 
 Product = Callable[..., Array]
+# 1.5 * 2^23: of the sum with a number below 2^22 the unit in the last place is 1, so that adding it rounds; and its last bits are
+# the rounded number's. A TPU takes a third of the time of rounding, limiting and converting.
+ROUNDER = np.float32(1.5 * 2**23)
 
 
 @jax.tree_util.register_dataclass
@@ -33,8 +41,14 @@ class Integers:
 
     def __call__(self, x: Float[Array, "..."]) -> Int8[Array, "..."]:
         """Grid.integers(x), moved, but where x / scale is a half within the rounding of float32."""
-        shifted = jnp.round(x.astype(jnp.float32) * self.inverse) + self.zero
-        return jnp.clip(shifted, self.lowest, self.highest).astype(jnp.int8)
+        moved = x.astype(jnp.float32) * self.inverse + (ROUNDER + self.zero)
+        bits = jax.lax.bitcast_convert_type(jnp.clip(moved, ROUNDER + self.lowest, ROUNDER + self.highest), jnp.int32)
+        return bits.astype(jnp.int8)  # the last 8 bits
+
+    def rounded(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The numbers of the grid."""
+        low, high = ROUNDER + (self.lowest - self.zero), ROUNDER + (self.highest - self.zero)
+        return (jnp.clip(x.astype(jnp.float32) * self.inverse + ROUNDER, low, high) - ROUNDER) * self.scale
 
     def numbers(self, integers: Int8[Array, "..."]) -> Float[Array, "..."]:
         return (integers.astype(jnp.float32) - self.zero) * self.scale
@@ -63,8 +77,8 @@ class KernelProduct:
     """
 
     inputs: Integers
-    correction: Int[Array, "outputs"]
-    scale: Float[Array, "outputs"]  # of inputs times that of the kernel: one, or one an output
+    correction: Int[Array, "N"]
+    scale: Float[Array, "N"]  # of inputs times that of the kernel: one, or one an output
 
     def __call__(self, product: Product, x: Array, kernel: Array, *words: Any, **named: Any) -> Float[Array, "..."]:
         named |= {"preferred_element_type": jnp.int32}
@@ -100,6 +114,55 @@ class AttentionProduct:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class FusedAttention:
+    """All of attention behind q, k and v in one kernel: waits at `attend`, and computes what the operations within would."""
+
+    q: Integers  # behind their LayerNorms
+    k: Integers
+    v: Integers
+    logits: Integers
+    weights: Integers
+    context: Integers
+
+    def __call__(
+        self, attend: Product, q: Array, k: Array, v: Array, form: Form, numbers: Numbers, **named: Any
+    ) -> Float[Array, "B q H d"]:
+        """A mask, which comes with tokens that are padding, is the other implementation's."""
+        if named["mask"] is not None:
+            return attend(q, k, v, form, numbers, **named)
+        batch, _, heads, width = q.shape
+        q, k = normalized(q, k, form.qk_norm, named["norm"])
+        flat = [grid(x).reshape(batch, -1, heads * width) for grid, x in ((self.q, q), (self.k, k), (self.v, v))]
+        length = form.keys(k.shape[1])
+        scale = jnp.broadcast_to(length_scale(form.h, length, numbers.alpha), heads)
+        context = attention_int8(form.h, *flat, scale, self._scalars(width, numbers.stretch(length)), heads)
+        return self.context.numbers(context).reshape(batch, -1, heads, width).astype(v.dtype)
+
+    def _scalars(self, width: int, stretch: tuple[Any, Any]) -> Scalars:
+        z, w, c = self.logits, self.weights, self.context
+        return Scalars(
+            q_zero=self.q.zero,
+            k_zero=self.k.zero,
+            v_zero=self.v.zero,
+            logits=self.q.scale * self.k.scale * width**-0.5 * z.inverse,
+            logits_scale=z.scale,
+            logits_low=z.lowest - z.zero,
+            logits_high=z.highest - z.zero,
+            weights=w.inverse,
+            weights_zero=w.zero,
+            weights_low=w.lowest,
+            weights_high=w.highest,
+            context=w.scale * self.v.scale * c.inverse,
+            context_zero=c.zero,
+            context_low=c.lowest,
+            context_high=c.highest,
+            gamma=stretch[0],
+            zeta=stretch[1],
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Stored:
     """x to its grid, and in memory as int8: for numbers that several will read."""
 
@@ -117,6 +180,4 @@ class Passing:
     grid: Integers
 
     def __call__(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], "Passing"]:
-        g = self.grid
-        rounded = jnp.clip(jnp.round(x.astype(jnp.float32) * g.inverse), g.lowest - g.zero, g.highest - g.zero)
-        return (rounded * g.scale).astype(x.dtype), self
+        return self.grid.rounded(x).astype(x.dtype), self

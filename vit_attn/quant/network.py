@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Int8
 
 from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers, length_scale
+from vit_attn.ops.pallas.int8 import why_not_int8
 from vit_attn.quant.grid import Grid
-from vit_attn.quant.integer import AttentionProduct, Integers, KernelProduct, Passing, Stored, integers_of
+from vit_attn.quant.integer import AttentionProduct, FusedAttention, Integers, KernelProduct, Passing, Stored, integers_of
 from vit_attn.quant.names import Names
 from vit_attn.quant.weights import INTO_HEADS
-from vit_attn.spec.errors import UserError
 from vit_attn.spec.model import ModelSpec
 from vit_attn.store.paths import nested, paths_of
 
@@ -50,14 +50,13 @@ class IntegerNetwork(NamedTuple):
         return ViT(model).apply({"params": self.params, "points": self.points}, pixels, numbers)[0]
 
 
-def integer_network(model: ModelSpec, params: Any, names: Names, found: Rounded, numbers: Numbers) -> IntegerNetwork:
-    """`params` in float32. `numbers`: alpha has to be known here where h(z) is what is quantized (config.fold_length).
+def integer_network(
+    model: ModelSpec, params: Any, names: Names, found: Rounded, numbers: Numbers, fused: bool = False
+) -> IntegerNetwork:
+    """`params` in float32; grids of at most 8 bits. `numbers`: alpha, where h(z) is what is quantized (config.fold_length).
 
-    Raises UserError for a grid of more than 8 bits.
+    fused: attention in one kernel, for a TPU, where nothing of it is excluded and the kernel takes it.
     """
-    for path, grid in (*found.weights.items(), *found.points.items()):
-        if (bits := int(grid.highest - grid.lowest).bit_length()) > 8:
-            raise UserError(f"INT8 holds at most 8 bits, and {path} has {bits}: see config.weight_bits and config.activation_bits")
     grids = {path: integers_of(grid) for path, grid in found.points.items()}
     leaves, operations, rounded_there = paths_of(params), {}, set()
     for one in kernels(model, names):
@@ -67,7 +66,7 @@ def integer_network(model: ModelSpec, params: Any, names: Names, found: Rounded,
             operations[one.product] = kernel_product(one.kernel, integers, found.weights[one.kernel], grids[one.inputs])
     for at in (path.removesuffix("logits") for path in names.points if path.endswith("/logits")):
         products, operands = attention_products(model, at, names, grids, leaves, numbers)
-        operations |= products
+        operations |= products | (fused_attention(model, at, names, grids) if fused and len(products) == 2 else {})
         rounded_there |= operands
     rounded_there |= {path for path in grids if _only_multiplied(path, model, operations)}
     leaves |= {path: grid(leaves[path]) for path, grid in found.weights.items() if leaves[path].dtype != jnp.int8}
@@ -138,6 +137,17 @@ def attention_products(
         found[f"{at}context_product"] = AttentionProduct("context", left, grids[v], across)
     operands = {"logits_product": {q, k}, "context_product": {w, v}}
     return found, {path for name, both in operands.items() if f"{at}{name}" in found for path in both}
+
+
+def fused_attention(model: ModelSpec, at: str, names: Names, grids: Mapping[str, Integers]) -> dict[str, FusedAttention]:
+    """Of an attention whose two products are of integers; none if the kernel cannot take it."""
+    points = {name: f"{at}{name}" for name in ("logits", "weights", "context")}
+    missing = [path for path in points.values() if path not in grids]
+    if missing or "MAPHead" in at or why_not_int8(model.heads, model.width // model.heads, model.length):
+        return {}
+    q, k = (grids[_last_there(names, f"{at}{name}_norm", f"{at}{name}")] for name in "qk")
+    others = (grids[points[name]] for name in ("logits", "weights", "context"))
+    return {f"{at}attend": FusedAttention(q, k, grids[f"{at}v"], *others)}
 
 
 READERS = {  # of points of a block that matter for speed: the products that alone read them
