@@ -20,7 +20,8 @@ pool = tok: last_norm), representation. Gates, LayerScale and biases are left as
 Those products have names too (`product_at`), behind the module that has their kernel:
 
     ViT        embedding_product, pre_logits_product, head_product
-    Attention  query/product, key/product, value/product, out/product, logits_product, context_product; attend: all of ops.attend
+    Attention  query/product, key/product, value/product, out/product, logits_product, context_product;
+               attend: all of ops.attend
     Mlp        hidden_product, output_product
 """
 
@@ -65,4 +66,5 @@ def product_at(module: nn.Module, name: str, product: Callable[..., Array]) -> C
     """
     if module.is_initializing() or not module.has_variable(COLLECTION, name):
         return product
-    return partial(module.get_variable(COLLECTION, name), product)
+    operation: Any = module.get_variable(COLLECTION, name)
+    return partial(operation, product)

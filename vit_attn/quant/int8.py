@@ -1,7 +1,7 @@
 """The INT8 member of a quantized run, and its files, which lie in the directory int8/ beside ranges.json.
 
 parameters.safetensors   quantized weights as int8, each with its scale as PATH:scale; the others (biases, ...) in float32
-ranges.json              scale and zero of each quantized point, 0 <= integer <= 2^bits - 1; which run and step; accuracies, bytes
+ranges.json              scale and zero of each quantized point, 0 <= integer < 2^bits; run, step, accuracies, bytes
 model.stablehlo          on demand: images (bytes) -> logits, without this package (see interop.stablehlo)
 
 The ranges are those of the best estimator on the first subset: what results.json has as its `repeats`, number 0.
@@ -40,7 +40,9 @@ FOLDER, PARAMETERS, PROGRAM = "int8", "parameters.safetensors", "model.stablehlo
 SCALE = ":scale"
 
 
-def write_int8(out: Path, spec: RunSpec, step: int, params: Any, quant: QuantSpec, results: dict[str, Any], program: bool) -> None:
+def write_int8(
+    out: Path, spec: RunSpec, step: int, params: Any, quant: QuantSpec, results: dict[str, Any], program: bool
+) -> None:
     """Builds the member of the ranges in `out`, evaluates it, and writes its files; ranges.json comes last."""
     estimator, folder = results["best"], out / FOLDER
     found = json.loads((out / RANGES).read_text())

@@ -23,8 +23,8 @@ from vit_attn.ops.pallas.int8 import Scalars, attention_int8
 from vit_attn.quant.grid import Grid
 
 Product = Callable[..., Array]
-# 1.5 * 2^23: of the sum with a number below 2^22 the unit in the last place is 1, so that adding it rounds; and its last bits are
-# the rounded number's. A TPU takes a third of the time of rounding, limiting and converting.
+# 1.5 * 2^23: of its sum with a number below 2^22 the unit in the last place is 1, so that adding it rounds, and the last bits
+# are the rounded number's. A TPU takes a third of the time of rounding, limiting and converting.
 ROUNDER = np.float32(1.5 * 2**23)
 
 
@@ -42,8 +42,12 @@ class Integers:
     def __call__(self, x: Float[Array, "..."]) -> Int8[Array, "..."]:
         """Grid.integers(x), moved, but where x / scale is a half within the rounding of float32."""
         moved = x.astype(jnp.float32) * self.inverse + (ROUNDER + self.zero)
-        bits = jax.lax.bitcast_convert_type(jnp.clip(moved, ROUNDER + self.lowest, ROUNDER + self.highest), jnp.int32)
-        return bits.astype(jnp.int8)  # the last 8 bits
+        return _int8(jnp.clip(moved, ROUNDER + self.lowest, ROUNDER + self.highest))
+
+    def codes(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The same integers as float32."""
+        moved = x.astype(jnp.float32) * self.inverse + (ROUNDER + self.zero)
+        return jnp.clip(moved, ROUNDER + self.lowest, ROUNDER + self.highest) - ROUNDER
 
     def rounded(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The numbers of the grid."""
@@ -62,6 +66,11 @@ class Integers:
         return self.zero.astype(jnp.int32)
 
 
+def _int8(moved: Float[Array, "..."]) -> Int8[Array, "..."]:
+    """The last 8 bits of ROUNDER + integer."""
+    return jax.lax.bitcast_convert_type(moved, jnp.int32).astype(jnp.int8)
+
+
 def integers_of(grid: Grid) -> Integers:
     """As signed numbers: the middle of its integers becomes 0."""
     middle = (grid.lowest + grid.highest + 1.0) / 2.0
@@ -78,11 +87,13 @@ class KernelProduct:
 
     inputs: Integers
     correction: Int[Array, "N"]
+    coded: bool = field(metadata={"static": True})  # x comes as `codes`
     scale: Float[Array, "N"]  # of inputs times that of the kernel: one, or one an output
 
     def __call__(self, product: Product, x: Array, kernel: Array, *words: Any, **named: Any) -> Float[Array, "..."]:
         named |= {"preferred_element_type": jnp.int32}
-        sums = product(self.inputs(x), kernel.astype(jnp.int8), *words, **named)
+        integers = _int8(x + ROUNDER) if self.coded else self.inputs(x)
+        sums = product(integers, kernel.astype(jnp.int8), *words, **named)
         outputs = (1,) * (sums.ndim - 1) + (-1,)
         return (sums + self.correction.reshape(outputs)).astype(jnp.float32) * self.scale.reshape(outputs)
 
@@ -132,10 +143,10 @@ class FusedAttention:
             return attend(q, k, v, form, numbers, **named)
         batch, _, heads, width = q.shape
         q, k = normalized(q, k, form.qk_norm, named["norm"])
-        flat = [grid(x).reshape(batch, -1, heads * width) for grid, x in ((self.q, q), (self.k, k), (self.v, v))]
+        q, k, v_flat = (grid(x).reshape(batch, -1, heads * width) for grid, x in ((self.q, q), (self.k, k), (self.v, v)))
         length = form.keys(k.shape[1])
         scale = jnp.broadcast_to(length_scale(form.h, length, numbers.alpha), heads)
-        context = attention_int8(form.h, *flat, scale, self._scalars(width, numbers.stretch(length)), heads)
+        context = attention_int8(form.h, q, k, v_flat, scale, self._scalars(width, numbers.stretch(length)), heads)
         return self.context.numbers(context).reshape(batch, -1, heads, width).astype(v.dtype)
 
     def _scalars(self, width: int, stretch: tuple[Any, Any]) -> Scalars:
@@ -170,6 +181,18 @@ class Stored:
 
     def __call__(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], "Stored"]:
         return self.grid.numbers(jax.lax.optimization_barrier(self.grid(x))).astype(x.dtype), self
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Coded:
+    """x becomes its integers, for several products that then read the same int8: the compiler does not see that their grids,
+    which are arguments, are equal."""
+
+    grid: Integers
+
+    def __call__(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], "Coded"]:
+        return self.grid.codes(x), self
 
 
 @jax.tree_util.register_dataclass

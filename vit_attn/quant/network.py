@@ -15,8 +15,18 @@ from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers, length_scale
 from vit_attn.ops.pallas.int8 import why_not_int8
 from vit_attn.quant.grid import Grid
-from vit_attn.quant.integer import AttentionProduct, FusedAttention, Integers, KernelProduct, Passing, Stored, integers_of
+from vit_attn.quant.integer import (
+    AttentionProduct,
+    Coded,
+    FusedAttention,
+    Integers,
+    KernelProduct,
+    Passing,
+    Stored,
+    integers_of,
+)
 from vit_attn.quant.names import Names
+from vit_attn.quant.operation import Rounding
 from vit_attn.quant.weights import INTO_HEADS
 from vit_attn.spec.model import ModelSpec
 from vit_attn.store.paths import nested, paths_of
@@ -58,19 +68,25 @@ def integer_network(
     fused: attention in one kernel, for a TPU, where nothing of it is excluded and the kernel takes it.
     """
     grids = {path: integers_of(grid) for path, grid in found.points.items()}
-    leaves, operations, rounded_there = paths_of(params), {}, set()
-    for one in kernels(model, names):
-        if one.inputs in grids and one.kernel in found.weights:
-            integers = found.weights[one.kernel].integers(leaves[one.kernel]).astype(jnp.int8)
-            leaves[one.kernel] = integers
-            operations[one.product] = kernel_product(one.kernel, integers, found.weights[one.kernel], grids[one.inputs])
+    leaves, rounded_there = paths_of(params), set[str]()
+    operations: dict[str, Any] = {}
+    whole = [one for one in kernels(model, names) if one.inputs in grids and one.kernel in found.weights]
+    multiplied = {path for path in grids if _only_multiplied(path, model, {one.product for one in whole})}
+    for one in whole:
+        grid, coded = found.weights[one.kernel], one.inputs in multiplied and one.inputs.endswith("norm_0")
+        leaves[one.kernel] = grid.integers(leaves[one.kernel]).astype(jnp.int8)
+        operations[one.product] = kernel_product(one.kernel, leaves[one.kernel], grid, grids[one.inputs], coded)
     for at in (path.removesuffix("logits") for path in names.points if path.endswith("/logits")):
         products, operands = attention_products(model, at, names, grids, leaves, numbers)
         operations |= products | (fused_attention(model, at, names, grids) if fused and len(products) == 2 else {})
         rounded_there |= operands
-    rounded_there |= {path for path in grids if _only_multiplied(path, model, operations)}
+    rounded_there |= {path for path in multiplied if not path.endswith("norm_0")}
     leaves |= {path: grid(leaves[path]) for path, grid in found.weights.items() if leaves[path].dtype != jnp.int8}
-    waiting = {path: _waiting(path, grid) for path, grid in grids.items() if path not in rounded_there}
+    waiting: dict[str, Any] = {
+        path: _waiting(path, grid, path in multiplied) for path, grid in grids.items() if path not in rounded_there
+    }
+    if "images" in grids:  # bytes lie half-way between the integers of [-1, 1]: divided as simulated, or others would come out
+        waiting["images"] = Rounding(found.points["images"], jnp.bool_(True))
     return IntegerNetwork(nested(leaves), nested(operations | waiting))
 
 
@@ -110,11 +126,11 @@ def _last_there(names: Names, *paths: str) -> str:
     return next(path for path in paths if path in names.points)
 
 
-def kernel_product(path: str, integers: Int8[Array, "..."], grid: Grid, inputs: Integers) -> KernelProduct:
+def kernel_product(path: str, integers: Int8[Array, "..."], grid: Grid, inputs: Integers, coded: bool) -> KernelProduct:
     into_heads = path.split("/")[-2] in INTO_HEADS
     outputs = math.prod(integers.shape[1:]) if into_heads else integers.shape[-1]
     sums = integers.reshape(-1, outputs).sum(0, dtype=jnp.int32)
-    return KernelProduct(inputs, -inputs.whole_zero * sums, (inputs.scale * grid.scale).reshape(-1))
+    return KernelProduct(inputs, -inputs.whole_zero * sums, coded, (inputs.scale * grid.scale).reshape(-1))
 
 
 def attention_products(
@@ -156,18 +172,19 @@ READERS = {  # of points of a block that matter for speed: the products that alo
     "hidden": ("output_product",),
     "context": ("out/product",),
     "gated": ("out/product",),
-    "images": ("embedding_product",),
 }
 
 
-def _only_multiplied(path: str, model: ModelSpec, operations: Mapping[str, Any]) -> bool:
+def _only_multiplied(path: str, model: ModelSpec, products: set[str]) -> bool:
     """Whether only products of integers read a point."""
     module, slash, name = path.rpartition("/")
     gate = model.attention.gate != "none"
     if name not in READERS or (gate and name in ("norm_0", "context")) or "MAPHead" in path:
         return False
-    return all(f"{module}{slash}{reader}" in operations for reader in READERS[name])
+    return all(f"{module}{slash}{reader}" in products for reader in READERS[name])
 
 
-def _waiting(path: str, grid: Integers) -> Stored | Passing:
+def _waiting(path: str, grid: Integers, multiplied: bool) -> Coded | Stored | Passing:
+    if multiplied:
+        return Coded(grid)
     return Stored(grid) if path.rpartition("/")[2] in STREAM else Passing(grid)

@@ -97,9 +97,9 @@ def _kernel(geometry: Geometry, scale: Any, numbers: Any, q: Any, k: Any, v: Any
             sums = _product(mine.astype(jnp.int8), keys, 1, 1)
             ones = jnp.broadcast_to(jnp.where(own, 1, 0), (32, geometry.lanes)).astype(jnp.int8)
             of_keys = _product(ones, keys, 1, 1)[:1]
-            of_queries = whole(mine.astype(jnp.float32).sum(-1, keepdims=True))  # exact; sums of integers take longer
+            of_queries = mine.astype(jnp.float32).sum(-1, keepdims=True)  # exact, and faster than of integers
             owed = whole(n.q_zero) * (geometry.width * whole(n.k_zero) - of_keys)
-            z = (sums + owed - whole(n.k_zero) * of_queries).astype(jnp.float32)
+            z = (sums + owed).astype(jnp.float32) - n.k_zero * of_queries
             z = _limited(z * n.logits + ROUNDER, n.logits_low, n.logits_high)
             w = _weights(geometry, z, n, scale[first + head])
             parts.append(_context(geometry, own, w, values, n))
