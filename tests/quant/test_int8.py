@@ -79,7 +79,7 @@ def test_logits_are_the_simulated_ones(name):
 def run(tmp_path_factory):
     """A trained run and its INT8 member."""
     path = tmp_path_factory.mktemp("int8") / "run"
-    settings = {"train__steps": 60, "train__batch_images": 32, "eval__split": "validation[:500]", "eval__batch_images": 100}
+    settings = {"train__steps": 60, "train__batch_images": 32, "eval__split": "validation[:500]", "eval__batch_images": 104}
     assert run_here(*command(path, eval__steps=60, loop__ckpt_steps=60, loop__log_steps=20, **settings)) == 0
     assert quantize("--run", path, "--config", "configs/quant/w8a8.py:batches=2,repeats=1", "--export") == 0
     return path

@@ -132,6 +132,7 @@ def _rounded(names: Names, quant: QuantSpec, scales: dict[str, Any], points: dic
 
     def of_weight(scale: Any) -> Grid:
         scale = jnp.asarray(scale, number)
+        scale = scale.reshape(()) if scale.size == 1 else scale  # a file's scalar has one axis
         return Grid(scale, jnp.zeros_like(scale), number(-half), number(half - 1))
 
     def of_point(row: dict[str, float]) -> Grid:
