@@ -6,6 +6,9 @@
 --run is a run's directory, or a sweep's: then every member that is done. Results go to RUN/quant/w8a8, or into --workdir (for
 a sweep, a directory a member in it). --config.KEY=VALUE overrides any setting of vit_attn/spec/quant.py. The same command goes
 on where it was interrupted: a member whose results are there is not measured again. Exit codes: 0 finished, 2 bad input.
+
+--int8 writes int8/ beside the results: the member of the best estimator with kernels in int8 and products of integers, and
+its accuracy; --export besides writes int8/model.stablehlo, which runs without this package.
 """
 
 import os
@@ -16,7 +19,7 @@ from pathlib import Path
 from vit_attn.spec.errors import UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_config, override, split_overrides
-from vit_attn.spec.quant import QuantSpec, resolve_quant
+from vit_attn.spec.quant import QuantSpec, check_int8, resolve_quant
 from vit_attn.store.run_dir import RunDir
 
 
@@ -29,8 +32,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--workdir", type=Path, metavar="DIR", help="where results go; default: quant/w8a8 in the run's directory"
     )
+    parser.add_argument("--int8", action="store_true", help="also the member in integers: kernels, ranges, accuracy")
+    parser.add_argument("--export", action="store_true", help="the same, and as a StableHLO program")
     flags = parser.parse_args(words)
-    quant = _settings(flags.config, overrides)
+    quant, int8 = _settings(flags.config, overrides), flags.int8 or flags.export
+    if int8:
+        check_int8(quant)
     places = _places(flags.run, flags.workdir, quant)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # tensorflow computes nothing here: it only writes event files
@@ -44,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         member.check(quant)
     found = {}
     for number, member in enumerate(members, 1):
-        results = quantize_member(member, quant)
+        results = quantize_member(member, quant, int8, flags.export)
         print(f"{member.out} ({number} of {len(members)}): {results_line(results, quant)}", flush=True)
         found[member.run_dir.path.resolve().name] = results
     wide_console().print(results_table(found, quant))

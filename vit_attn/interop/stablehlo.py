@@ -6,6 +6,7 @@ logits = model.call(images)
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -24,22 +25,29 @@ def serialized(run: LoadedRun, images: str = "uint8") -> bytes:
 
     Attention is blockwise where the run's config says so, and dense else: pallas is one platform's.
     """
-    (batch,) = export.symbolic_shape("b")
-    side = run.spec.model.image_size
-    shape = jax.ShapeDtypeStruct((batch, side, side, 3), IMAGES[images])
     impl = "blockwise" if run.spec.model.attention.impl == "blockwise" else "dense"
+    return serialized_function(lambda x: forward(run.spec, run.params, x, impl), run.spec.model.image_size, images)
+
+
+def serialized_function(function: Callable[[jax.Array], jax.Array], side: int, images: str = "uint8") -> bytes:
+    """`function` of images [b, side, side, 3], for any b and for PLATFORMS, with all that it closes over inside."""
+    (batch,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, side, side, 3), IMAGES[images])
 
     def one(image: jax.Array) -> jax.Array:  # mapped, so that nothing in the model asks how many there are
-        return forward(run.spec, run.params, image[None], impl)[0]
+        return function(image[None])[0]
 
     compiled = jax.jit(jax.vmap(one))
     return bytes(export.export(compiled, platforms=PLATFORMS)(shape).serialize())
 
 
 def write_stablehlo(path: Path, run: LoadedRun, images: str = "uint8") -> None:
+    write_program(path, serialized(run, images))
+
+
+def write_program(path: Path, program: bytes) -> None:
     """Whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    program = serialized(run, images)
     try:
         part.write_bytes(program)
         os.replace(part, path)

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vit_attn.models.gate import Gate
-from vit_attn.models.points import at_points, passed
+from vit_attn.models.points import at_points, passed, product_at
 from vit_attn.models.projection import Projection
 from vit_attn.ops.attend import attend
 from vit_attn.ops.choice import CPU_TILE_LOGITS, KEY_BLOCK, Sizes, choose_impl
@@ -81,7 +81,10 @@ class Attention(nn.Module):
                 None if form.length is None else jnp.where(jnp.arange(keys.shape[1]) < length, 0.0, -jnp.inf)[None, None, None]
             )
             key = self.make_rng("dropout") if form.dropout else None
-            out = attend(q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key, at=at)
+            products = partial(product_at, self)
+            out = product_at(self, "attend", attend)(
+                q, k, v, form, numbers, impl="dense", norm=norm, mask=pad, dropout_key=key, at=at, product_at=products
+            )
         self._record(q, k, form, numbers, norm)
         flat = passed(self, "context", checkpoint_name(out.reshape(*queries.shape), ATTENTION_OUTPUT))
         if self.spec.gate != "none":

@@ -16,8 +16,17 @@ scanned, and rematerialisation as parameters do; so all blocks must have operati
 
 Inputs of matrix products are all among them: images, norm_0, q, k, weights, v, context or gated, norm_1, hidden, pooled (of
 pool = tok: last_norm), representation. Gates, LayerScale and biases are left as they are.
+
+Those products have names too (`product_at`), behind the module that has their kernel:
+
+    ViT        embedding_product, pre_logits_product, head_product
+    Attention  query/product, key/product, value/product, out/product, logits_product, context_product;
+               attend: all of ops.attend
+    Mlp        hidden_product, output_product
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -48,3 +57,14 @@ def passed(module: nn.Module, name: str, x: Float[Array, "..."]) -> Float[Array,
     if module.is_mutable_collection(COLLECTION):
         module.put_variable(COLLECTION, name, after)
     return x
+
+
+def product_at(module: nn.Module, name: str, product: Callable[..., Array]) -> Callable[..., Array]:
+    """`product`, or the operation that waits at `name`: called as `product` is, with `product` itself in front.
+
+    (Of a network that looks for its points, `mutable=["points"]`, these are none: they have no tensor of their own.)
+    """
+    if module.is_initializing() or not module.has_variable(COLLECTION, name):
+        return product
+    operation: Any = module.get_variable(COLLECTION, name)
+    return partial(operation, product)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_attn.models.points import product_at
+
 
 class Projection(nn.Module):
     """[B, L, prod(takes)] -> [B, L, prod(gives)], with a kernel of shape takes + gives and a bias of shape gives.
@@ -29,4 +31,4 @@ class Projection(nn.Module):
         kernel = self.param("kernel", start, (*self.takes, *self.gives)).reshape(rows, columns)
         bias = self.param("bias", nn.initializers.zeros, self.gives).reshape(1, 1, columns)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return jax.lax.dot_general(x, kernel, (((2,), (0,)), ((), ()))) + bias
+        return product_at(self, "product", jax.lax.dot_general)(x, kernel, (((2,), (0,)), ((), ()))) + bias

@@ -1,7 +1,6 @@
 """The encoder: pre-LN blocks of attention and MLP, as big_vision's."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.attention import ATTENTION_OUTPUT, Attention, record
-from vit_attn.models.points import COLLECTION, passed
+from vit_attn.models.points import COLLECTION, passed, product_at
 from vit_attn.ops.moments import infinity_norm, kurtosis, outliers
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.parallel.rules import place
@@ -25,14 +24,18 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        dense = partial(
-            nn.Dense,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-            bias_init=nn.initializers.normal(stddev=1e-6),
-        )
-        hidden = passed(self, "hidden", nn.gelu(dense(self.mlp_dim, name="Dense_0")(x)))
-        return passed(self, "output", dense(x.shape[-1], name="Dense_1")(hidden))
+        def dense(features: int, name: str, product: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                bias_init=nn.initializers.normal(stddev=1e-6),
+                dot_general=product_at(self, product, jax.lax.dot_general),
+                name=name,
+            )
+
+        hidden = passed(self, "hidden", nn.gelu(dense(self.mlp_dim, "Dense_0", "hidden_product")(x)))
+        return passed(self, "output", dense(x.shape[-1], "Dense_1", "output_product")(hidden))
 
 
 class Block(nn.Module):

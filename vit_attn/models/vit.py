@@ -1,11 +1,12 @@
 """The Vision Transformer. Parameters are named, shaped and initialised as big_vision's (models/vit.py)."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.models.heads import MapHead
-from vit_attn.models.points import passed
+from vit_attn.models.points import passed, product_at
 from vit_attn.models.posemb import sincos2d
 from vit_attn.models.transformer import Encoder
 from vit_attn.ops.nonlinearity import Numbers
@@ -39,12 +40,14 @@ class ViT(nn.Module):
         else:
             x = x[:, 0]
         if spec.rep_size:
-            x = nn.tanh(nn.Dense(spec.width, dtype=jnp.dtype(spec.dtype), name="pre_logits")(x))
-            x = passed(self, "representation", x)
+            dot_general = product_at(self, "pre_logits_product", jax.lax.dot_general)
+            dense = nn.Dense(spec.width, dtype=jnp.dtype(spec.dtype), dot_general=dot_general, name="pre_logits")
+            x = passed(self, "representation", nn.tanh(dense(x)))
         head = nn.Dense(
             spec.num_classes,
             kernel_init=nn.initializers.zeros,
             bias_init=nn.initializers.constant(spec.head_bias),
+            dot_general=product_at(self, "head_product", jax.lax.dot_general),
             name="head",
         )
         logits = passed(self, "class_logits", place(head(x.astype(jnp.float32)), "batch", "classes"))
@@ -55,7 +58,15 @@ class ViT(nn.Module):
         spec, dtype = self.spec, jnp.dtype(self.spec.dtype)
         side = (spec.patch, spec.patch)
         images = passed(self, "images", images)
-        x = nn.Conv(spec.width, side, strides=side, padding="VALID", dtype=dtype, name="embedding")(images)
+        x = nn.Conv(
+            spec.width,
+            side,
+            strides=side,
+            padding="VALID",
+            dtype=dtype,
+            conv_general_dilated=product_at(self, "embedding_product", jax.lax.conv_general_dilated),
+            name="embedding",
+        )(images)
         batch, rows, columns, width = x.shape
         x = passed(self, "embedded", x.reshape(batch, rows * columns, width))
         if spec.patch_norm == "patches":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_attn.ops.blockwise import blockwise
-from vit_attn.ops.dense import dense
+from vit_attn.ops.dense import ProductAt, dense, plain
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import POINTWISE, Numbers, length_scale
 from vit_attn.ops.norm import PLAIN, QKNorm, normalized
@@ -26,6 +26,7 @@ def attend(
     mask: Float[Array, "b h r k"] | None = None,
     dropout_key: Array | None = None,
     at: Callable[[str, Array], Array] | None = None,
+    product_at: ProductAt = plain,
 ) -> Float[Array, "B q H d"]:
     """sum_j w_ij v_j with w = L^-alpha * h(z), z = q.k/sqrt(d), or w = softmax(z) or one of its relatives.
 
@@ -40,6 +41,7 @@ def attend(
 
     `at`, called with a name and an array, gives what goes on in its place: q_norm and k_norm (behind their LayerNorms), logits
     (before the mask), unscaled_weights (h(z), where h has an alpha) and weights (all of w: L^-alpha multiplies here already).
+    Where there is `at`, `product_at` gives what computes the two products in the place of the one it is given: see ops.dense.
 
     Extremes: logits of any finite size are fine, for a softmax is taken relative to the row's largest. Where every score is
     negative relu and relu2 give exactly 0, and no gradient. NaN in a query stays in its row, NaN in a key or value reaches
@@ -69,7 +71,8 @@ def attend(
         out = dense(form, scaled, k, v, numbers, mask, dropout_key)
     else:
         weighed = partial(_weights_at, at, form.h, scale)
-        return dense(form, scaled, k, v, numbers, mask, dropout_key, partial(at, "logits"), weighed).astype(v.dtype)
+        hooks = (partial(at, "logits"), weighed, product_at)
+        return dense(form, scaled, k, v, numbers, mask, dropout_key, *hooks).astype(v.dtype)
     return (out * scale[None, None, :, None]).astype(v.dtype)
 
 

@@ -1,6 +1,7 @@
 """Attention with all weights in memory at once."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,13 @@ from jaxtyping import Array, Bool, Float
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import Numbers, unscaled_weights
 from vit_attn.ops.tile import product
+
+ProductAt = Callable[[str, Callable[..., Array]], Callable[..., Array]]
+
+
+def plain(name: str, product: Callable[..., Array]) -> Callable[..., Array]:
+    """The product as it is."""
+    return product
 
 
 def dense(
@@ -21,12 +29,14 @@ def dense(
     dropout_key: Array | None = None,
     on_logits: Callable[[Array], Array] = lambda z: z,
     on_weights: Callable[[Array], Array] = lambda w: w,
+    product_at: ProductAt = plain,
 ) -> Float[Array, "B q H d"]:
     """sum_j w_ij v_j but for L^-alpha, in float32; logits and weights are float32. `q` comes scaled by 1/sqrt(d).
 
     `on_logits` and `on_weights`: what q.k/sqrt(d), before the mask, and h of it go through on their way.
+    `product_at`: given "logits_product" or "context_product" and a product of two arrays, the one that is to be taken.
     """
-    scores = on_logits(product("bqhd,bkhd->bhqk", q, k))
+    scores = on_logits(product_at("logits_product", partial(product, "bqhd,bkhd->bhqk"))(q, k))
     if mask is not None:
         scores = scores + mask
     hidden = hidden_keys(form.causal, mask, q.shape[1], k.shape[1])
@@ -34,7 +44,7 @@ def dense(
     if dropout_key is not None and form.dropout:
         kept = jax.random.bernoulli(dropout_key, 1.0 - form.dropout, w.shape)
         w = jnp.where(kept, w / (1.0 - form.dropout), 0.0)
-    return product("bhqk,bkhd->bqhd", on_weights(w), v)
+    return product_at("context_product", partial(product, "bhqk,bkhd->bqhd"))(on_weights(w), v)
 
 
 def hidden_keys(causal: bool, mask: Float[Array, "b h r k"] | None, queries: int, keys: int) -> Bool[Array, "..."] | None:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 Carry = TypeVar("Carry")
 
@@ -37,7 +37,9 @@ def add(whole: Float[Array, "H L d"], part: Float[Array, "H l d"], start: Any) -
     return put(whole, cut(whole, start, part.shape[1], axis=1) + part, start)
 
 
-def product(pattern: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    """einsum in b's type, accumulated in float32. float16 meets float32: a weight may exceed 65504."""
+def product(
+    pattern: str, a: Num[Array, "..."], b: Num[Array, "..."], *, preferred_element_type: Any = jnp.float32
+) -> Num[Array, "..."]:
+    """einsum in b's type, accumulated in float32, or int32. float16 meets float32: a weight may exceed 65504."""
     wide = b.astype(jnp.float32) if b.dtype == jnp.float16 else b
-    return jnp.einsum(pattern, a.astype(wide.dtype), wide, preferred_element_type=jnp.float32)
+    return jnp.einsum(pattern, a.astype(wide.dtype), wide, preferred_element_type=preferred_element_type)

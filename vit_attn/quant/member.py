@@ -6,6 +6,7 @@ from typing import Any
 
 from vit_attn.parallel.processes import say
 from vit_attn.quant.files import check_same, read_results, results_of, write
+from vit_attn.quant.int8 import write_int8
 from vit_attn.quant.measure import measure, prepare
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.quant import QuantSpec
@@ -25,8 +26,11 @@ class Member:
             check_same(self.out, results, quant)
 
 
-def quantize_member(member: Member, quant: QuantSpec) -> dict[str, Any]:
-    """Its results; those that are there already, if the run has not gone on since."""
+def quantize_member(member: Member, quant: QuantSpec, int8: bool = False, program: bool = False) -> dict[str, Any]:
+    """Its results; those that are there already, if the run has not gone on since.
+
+    int8: writes the INT8 member too, and program: as StableHLO besides.
+    """
     spec = member.run_dir.spec()
     if spec is None:
         raise UserError(f"{member.run_dir.path} holds no run: it has no config.json")
@@ -34,6 +38,9 @@ def quantize_member(member: Member, quant: QuantSpec) -> dict[str, Any]:
     results = read_results(member.out)
     if results is not None and results["step"] == step:
         say(f"{member.out} is complete (step {step}): nothing to do")
+        if int8:
+            with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
+                write_int8(member.out, spec, step, params, quant, results, program)
         return results
     ready = prepare(spec, params, quant)
     member.out.mkdir(parents=True, exist_ok=True)
@@ -42,4 +49,6 @@ def quantize_member(member: Member, quant: QuantSpec) -> dict[str, Any]:
         found = measure(ready)
         results = results_of(member.run_dir.path, step, quant, ready.calibration.split, found)
         write(member.out, results, quant, found)
+        if int8:
+            write_int8(member.out, spec, step, params, quant, results, program)
     return results

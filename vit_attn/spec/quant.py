@@ -64,6 +64,13 @@ def resolve_quant(values: Mapping[str, Any]) -> QuantSpec:
     return spec
 
 
+def check_int8(spec: QuantSpec) -> None:
+    """Raises UserError if int8 cannot hold the integers."""
+    for key in ("weight_bits", "activation_bits"):
+        if (bits := getattr(spec, key)) > 8:
+            raise UserError(f"config.{key}={bits}: INT8 holds at most 8 bits; take fewer, or leave out --int8 and --export")
+
+
 def as_values(spec: QuantSpec) -> dict[str, Any]:
     """As a file has them."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(spec).items()}

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from vit_attn.ops.pallas.tiles import SUBLANES, Tiles
 
@@ -52,7 +52,7 @@ class Geometry:
         """`x` where lanes are head i's, 0 elsewhere: a product over all lanes is then one over that head's."""
         return x if self.heads == 1 else jnp.where(self.own_lanes(i), x, 0.0)
 
-    def merged(self, parts: list[Float[Array, "_ _"]]) -> Float[Array, "_ lanes"]:
+    def merged(self, parts: list[Num[Array, "_ _"]]) -> Num[Array, "_ lanes"]:
         """In each head's lanes what its part has there; parts may have one lane."""
         out = jnp.broadcast_to(parts[0], (parts[0].shape[0], self.lanes))
         for i, part in enumerate(parts[1:], 1):
