@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 TINY = {"model.depth": 1, "train.steps": 4, "train.warmup_steps": 1, "train.batch_images": 16, "eval.split": "validation[:40]"}
+SMALL_QUANT = {"batches": 1, "repeats": 1, "batch_images": 8}
 COMMANDS = re.findall(r"^(python -m .*|make \w+|tensorboard .*)$", README, re.MULTILINE)
 # ImageNet: test_readme_imagenet.py; a downloaded file: tests/interop; 324 members: the same commands on runs/grid
 LEFT_OUT = re.compile("i1k|AugReg|runs/fig2(?!.*--dry-run)")
@@ -31,7 +32,9 @@ def printed(tmp_path_factory):
         ]
         words[0] = sys.executable
         if "--config" in words:
-            words += [f"--config.{key}={value}" for key, value in TINY.items()]
+            small = SMALL_QUANT if "vit_attn.quantize" in words else TINY
+            words += [f"--config.{key}={value}" for key, value in small.items()]
+        words += ["--images", "20"] if "vit_attn.analysis.outliers" in words else []
         env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
         done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
