@@ -18,6 +18,7 @@ TENSORS = {
     "two outliers": np.concatenate([GAUSS.ravel(), [70.0, -31.0]]).astype(np.float32),
     "behind GELU": np.asarray(jax.nn.gelu(3 * GAUSS)),
     "weights of relu": np.maximum(GAUSS, 0) / 197,
+    "one channel times 200": GAUSS * np.where(np.arange(101) == 5, 200, 1).astype(np.float32),
 }
 
 
