@@ -120,7 +120,9 @@ def test_killed_and_once_more(sweep, tmp_path, capfd):
         shutil.copytree(sweep / "done", grid / name, ignore=shutil.ignore_patterns("quant"))
     words = ["--run", grid, "--workdir", tmp_path / "q", "--config", CONFIG, *SHORT]
     with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, "-m", "vit_attn.quantize", *map(str, words)], cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vit_attn.quantize", *map(str, words)], cwd=ROOT, stdout=out, stderr=out
+        )
     try:
         wait_for(process, log, "(1 of 2)")
         wait_for(process, log, f"{grid / 'b'}: step 12")

@@ -18,7 +18,7 @@ from vit_attn.data.pipeline import pass_batches
 from vit_attn.data.sources.source import Source
 from vit_attn.data.workers import Workers
 from vit_attn.evals.classification import metrics, outputs, validation
-from vit_attn.evals.evaluator import Outputs
+from vit_attn.evals.evaluator import Evaluator, Outputs
 from vit_attn.parallel.mesh import make_mesh, replicated, to_global
 from vit_attn.quant.calibrate import Network, calibrate, roundings
 from vit_attn.quant.grid import Grid
@@ -57,7 +57,7 @@ class Prepared:
     names: Names
     weights: dict[str, Grid]
     calibration: Source
-    validation: Any
+    validation: Evaluator
 
 
 def prepare(run: RunSpec, params: Any, quant: QuantSpec) -> Prepared:
