@@ -5,7 +5,8 @@
 
 --run is a run's directory, or a sweep's: then every member that is done. Results go to RUN/quant/w8a8, or into --workdir (for
 a sweep, a directory a member in it). --config.KEY=VALUE overrides any setting of vit_attn/spec/quant.py. The same command goes
-on where it was interrupted: a member whose results are there is not measured again. Exit codes: 0 finished, 2 bad input.
+on where it was interrupted: a member whose results are there is not measured again. A member of a sweep that cannot be
+quantized is named at the end; the others go on. Exit codes: 0 finished, 1 a member failed, 2 bad input.
 
 --int8 writes int8/ beside the results: the member of the best estimator with kernels in int8 and products of integers, and
 its accuracy; --export besides writes int8/model.stablehlo, which runs without this package.
@@ -13,14 +14,19 @@ its accuracy; --export besides writes int8/model.stablehlo, which runs without t
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vit_attn.spec.errors import UserError, exit_code_of
+from vit_attn.spec.errors import RunError, UserError, exit_code_of, one_line
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_config, override, split_overrides
 from vit_attn.spec.quant import QuantSpec, check_int8, resolve_quant
 from vit_attn.store.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from vit_attn.quant.member import Member
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,20 +48,46 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # tensorflow computes nothing here: it only writes event files
 
-    from vit_attn.quant.member import Member, quantize_member  # here, so that --help and mistakes do not wait for jax
-    from vit_attn.quant.table import results_line, results_table
+    from vit_attn.quant.member import Member  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.quant.table import results_table
     from vit_attn.report.table import wide_console
 
     members = [Member(run_dir, out) for run_dir, out in places.items()]
     for member in members:
         member.check(quant)
-    found = {}
+    found, failed = _quantized(members, quant, int8, flags.export)
+    if found:
+        wide_console().print(results_table(found, quant))
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _quantized(
+    members: "Sequence[Member]", quant: QuantSpec, int8: bool, program: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(results, reasons of those that have none), by name. Raises UserError where all members say the same one."""
+    from vit_attn.quant.member import quantize_member
+    from vit_attn.quant.progress import Progress
+    from vit_attn.quant.table import results_line
+
+    found: dict[str, Any] = {}
+    errors: dict[str, Exception] = {}
+    progress = Progress(len(members), quant)
     for number, member in enumerate(members, 1):
-        results = quantize_member(member, quant, int8, flags.export)
-        print(f"{member.out} ({number} of {len(members)}): {results_line(results, quant)}", flush=True)
-        found[member.run_dir.path.resolve().name] = results
-    wide_console().print(results_table(found, quant))
-    return 0
+        name = member.run_dir.path.resolve().name
+        try:
+            found[name] = quantize_member(member, quant, progress, int8, program)
+            print(f"{member.out} ({number} of {len(members)}): {results_line(found[name], quant)}", flush=True)
+        except Exception as error:  # whatever it is: the others do not depend on it
+            if not isinstance(error, UserError | RunError):
+                traceback.print_exc()
+            errors[name] = error
+        progress.member_over()
+    reasons = {name: one_line(error) or type(error).__name__ for name, error in errors.items()}
+    if not found and len({*reasons.values()}) == 1:
+        raise next(iter(errors.values()))
+    return found, reasons
 
 
 def _settings(config: str, overrides: dict[str, object]) -> QuantSpec:

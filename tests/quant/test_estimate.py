@@ -18,6 +18,7 @@ TENSORS = {
     "two outliers": np.concatenate([GAUSS.ravel(), [70.0, -31.0]]).astype(np.float32),
     "behind GELU": np.asarray(jax.nn.gelu(3 * GAUSS)),
     "weights of relu": np.maximum(GAUSS, 0) / 197,
+    "one channel times 200": GAUSS * np.where(np.arange(101) == 5, 200, 1).astype(np.float32),
 }
 
 
@@ -107,20 +108,16 @@ def test_what_is_not_finite_is_noted(kind, bad):
 
 
 def test_channels_of_each_kernel():
-    shapes = {
-        "query/kernel": (12, 2, 6),
-        "out/kernel": (2, 6, 12),
-        "Dense_0/kernel": (12, 37),
-        "embedding/kernel": (7, 7, 3, 12),
+    """(shape, shape of the scales): a channel of a head, or of the output, has its own."""
+    into_heads = ((12, 2, 6), (1, 2, 6))
+    kernels = {
+        **dict.fromkeys(("query/kernel", "key/kernel", "value/kernel"), into_heads),
+        "out/kernel": ((2, 6, 12), (1, 1, 12)),
+        "Dense_0/kernel": ((12, 37), (1, 37)),
+        "embedding/kernel": ((7, 7, 3, 12), (1, 1, 1, 12)),
     }
-    outputs = {
-        "query/kernel": (1, 2, 6),
-        "out/kernel": (1, 1, 12),
-        "Dense_0/kernel": (1, 37),
-        "embedding/kernel": (1, 1, 1, 12),
-    }
-    for path, shape in shapes.items():
-        x = rng.normal(size=shape).astype(np.float32)
-        assert weight_grid(x, summed_axes(path, x.ndim, True), "min_max", 8).scale.shape == outputs[path]
-        assert weight_grid(x, summed_axes(path, x.ndim, False), "mse", 8).scale.size == 1
+    for path, (shape, scales) in kernels.items():
+        x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+        assert weight_grid(x, summed_axes(path, x.ndim, True), "min_max", 8).scale.shape == scales
+        assert weight_grid(x, summed_axes(path, x.ndim, False), "min_max", 8).scale.size == 1
     assert summed_axes("LayerNorm_0/scale", 1, True) == (0,)

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from statistics import mean, stdev
 
 import pytest
-from trainer_runs import command, run_here
+from trainer_runs import ROOT, command, run_here, wait_for
 
 from vit_attn.quantize import main
 from vit_attn.spec.errors import exit_code_of
@@ -24,7 +27,7 @@ def quantize(run, *words, config=CONFIG):
 def sweep(tmp_path_factory):
     """A directory with a finished run, one that has just begun, and one that was only made."""
     folder = tmp_path_factory.mktemp("sweep")
-    assert run_here(*command(folder / "done", model__attention__gate="linear")) == 0
+    assert run_here(*command(folder / "done", model__attention__gate="linear", model__depth=1)) == 0
     shutil.copytree(folder / "done", folder / "going")
     RunDir(folder / "going").write_status("stopped", step=8, steps=12)
     RunDir(folder / "made").create(RunDir(folder / "done").spec())
@@ -80,6 +83,63 @@ def test_a_sweep_then_a_run(sweep, tmp_path, capfd):
     assert quantize(sweep, "--workdir", tmp_path / "q", "--config.seed=5") == 2
     assert "config.seed: 0 there, 5 here" in capfd.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_member_that_fails_does_not_stop_the_others(sweep, tmp_path, capfd):
+    """Exit code 1, and its name and reason at the end; without an own reason of one of them, it is the user's mistake."""
+    grid, out = tmp_path / "grid", tmp_path / "q"
+    for name in ("a_gone", "b_done"):
+        shutil.copytree(sweep / "done", grid / name)
+    shutil.rmtree(grid / "a_gone/checkpoints")
+    assert quantize(grid, "--workdir", out, "--config.repeats=1") == 1
+    said = capfd.readouterr()
+    assert "b_done (2 of 2): w8a8 accuracy" in said.out
+    assert said.err.splitlines()[-1].startswith(f"failed: a_gone: {grid}/a_gone has no checkpoint")
+    assert sorted(path.name for path in out.iterdir()) == ["b_done"]
+    told = [line for line in said.out.splitlines() if "of all | ETA 0:" in line]
+    assert [line.split(" | ")[0] for line in told] == [
+        "running_min_max: calibrated on subset 1 of 1",
+        "percentile_97: calibrated on subset 1 of 1",
+        *["evaluating 3 networks"] * 3,
+    ]
+    shares = [int(line.split(" | ")[1].split("%")[0]) for line in told]
+    assert shares == [20, 40, 60, 80, 100]  # of the one that was left
+
+    shutil.rmtree(grid / "b_done/quant", ignore_errors=True)
+    shutil.rmtree(out)
+    shutil.copytree(sweep / "done/checkpoints", grid / "a_gone/checkpoints")
+    assert quantize(grid, "--workdir", out, "--config.split=validation") == 2
+    assert capfd.readouterr().err.count("37 of the 37") == 1
+    assert not out.exists()
+
+
+def test_killed_and_once_more(sweep, tmp_path, capfd):
+    """SIGKILL when the first of two members is done and the second one calibrates: the same bytes as without it."""
+    grid, log = tmp_path / "grid", tmp_path / "log"
+    for name in ("a", "b"):
+        shutil.copytree(sweep / "done", grid / name, ignore=shutil.ignore_patterns("quant"))
+    words = ["--run", grid, "--workdir", tmp_path / "q", "--config", CONFIG, *SHORT]
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vit_attn.quantize", *map(str, words)], cwd=ROOT, stdout=out, stderr=out
+        )
+    try:
+        wait_for(process, log, "(1 of 2)")
+        wait_for(process, log, f"{grid / 'b'}: step 12")
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    first = (tmp_path / "q/a/results.json").stat().st_mtime_ns
+    assert not (tmp_path / "q/b/results.json").exists()
+    assert quantize(grid, "--workdir", tmp_path / "q") == 0
+    assert f"{tmp_path / 'q/a'} is complete" in capfd.readouterr().out
+    assert (tmp_path / "q/a/results.json").stat().st_mtime_ns == first
+    assert quantize(grid / "b", "--workdir", tmp_path / "undisturbed") == 0
+    for name in ("a", "b"):
+        assert (tmp_path / "q" / name / "ranges.json").read_bytes() == (tmp_path / "undisturbed/ranges.json").read_bytes()
+        results, wanted = read(tmp_path / "q" / name, "results.json"), read(tmp_path / "undisturbed", "results.json")
+        assert {**results, "run": ""} == {**wanted, "run": ""}
+    assert len(RunDir(tmp_path / "q/b").metrics()) == 1
 
 
 def test_what_is_excluded_is_said(sweep, tmp_path, capfd):

@@ -1,7 +1,9 @@
 """One run, quantized: weights, ranges of several estimators on several subsets, and the accuracy of each."""
 
 import dataclasses
+import math
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -11,18 +13,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vit_attn.data.passes import Pass
 from vit_attn.data.pipeline import pass_batches
 from vit_attn.data.sources.source import Source
 from vit_attn.data.workers import Workers
 from vit_attn.evals.classification import metrics, outputs, validation
-from vit_attn.evals.evaluator import Outputs
+from vit_attn.evals.evaluator import Evaluator, Outputs
 from vit_attn.parallel.mesh import make_mesh, replicated, to_global
-from vit_attn.parallel.processes import say
 from vit_attn.quant.calibrate import Network, calibrate, roundings
 from vit_attn.quant.grid import Grid
 from vit_attn.quant.images import calibration_batches, calibration_source
 from vit_attn.quant.names import Names, names_of
 from vit_attn.quant.operation import Calibrating
+from vit_attn.quant.progress import Progress
 from vit_attn.quant.weights import rounded, weight_grids
 from vit_attn.spec.mesh import MESH
 from vit_attn.spec.model import ModelSpec
@@ -54,7 +57,7 @@ class Prepared:
     names: Names
     weights: dict[str, Grid]
     calibration: Source
-    validation: Any
+    validation: Evaluator
 
 
 def prepare(run: RunSpec, params: Any, quant: QuantSpec) -> Prepared:
@@ -71,7 +74,7 @@ def in_float32(model: ModelSpec) -> ModelSpec:
     return dataclasses.replace(model, dtype="float32", scan_layers=True, remat="none")
 
 
-def measure(ready: Prepared) -> Measured:
+def measure(ready: Prepared, progress: Progress) -> Measured:
     run, quant, knobs = ready.run, ready.quant, knobs_of(ready.run)
     mesh, view = common_mesh(quant.batch_images, run.eval.batch_images), ready.validation.passes["split"]
     static, put = static_of(run), partial(jax.device_put, device=replicated(mesh))
@@ -85,24 +88,35 @@ def measure(ready: Prepared) -> Measured:
             batches = [to_global(mesh, {"image": image}, quant.batch_images)["image"] for image in images]
             for estimator in quant.measured:
                 ranges[estimator].append(calibrate(network, ready.names, quant, estimator, batches))
-                say(f"{estimator}: calibrated on subset {repeat + 1} of {quant.repeats}")
+                progress.did(1, f"{estimator}: calibrated on subset {repeat + 1} of {quant.repeats}")
         models = [(params, None), *((low_bit, roundings(one)) for several in ranges.values() for one in several)]
-        float32, *found = evaluate(static, knobs, models, view, mesh, workers)
+        told = lambda share: progress.did(share * len(models), f"evaluating {len(models)} networks")
+        float32, *found = evaluate(static, knobs, models, view, mesh, workers, told)
     each = iter(found)
     quantized = {estimator: [next(each) for _ in several] for estimator, several in ranges.items()}
     return Measured(ready.names, ready.weights, dict(ranges), float32, quantized)
 
 
 def evaluate(
-    run: RunSpec, knobs: Knobs, models: list[tuple[Any, Any]], view: Any, mesh: Mesh, workers: Workers
+    run: RunSpec,
+    knobs: Knobs,
+    models: list[tuple[Any, Any]],
+    view: Pass,
+    mesh: Mesh,
+    workers: Workers,
+    told: Callable[[float], None] = lambda share: None,
 ) -> list[dict[str, float]]:
-    """The metrics of each (parameters, operations) on the validation split, whose images are read once."""
+    """The metrics of each (parameters, operations) on the validation split, whose images are read once.
+
+    `told` hears after each batch which share of the split it was.
+    """
     found: list[list[Outputs]] = [[] for _ in models]
     with closing(pass_batches(run.data, view, workers)) as batches:
         for batch in batches:
             arrays = to_global(mesh, batch, view.batch_images)
             for (params, points), outputs_of in zip(models, found, strict=True):
                 outputs_of.append(jax.device_get(_outputs(run, params, knobs, arrays, points)))
+            told(1 / math.ceil(len(view.indices) / view.batch_images))
     results = [metrics(PREFIX, {"split": batches}) for batches in found]
     return [{key.removeprefix(f"{PREFIX}/"): value for key, value in result.items()} for result in results]
 

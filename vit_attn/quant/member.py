@@ -8,6 +8,7 @@ from vit_attn.parallel.processes import say
 from vit_attn.quant.files import check_same, read_results, results_of, write
 from vit_attn.quant.int8 import write_int8
 from vit_attn.quant.measure import measure, prepare
+from vit_attn.quant.progress import Progress
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.quant import QuantSpec
 from vit_attn.store.run_dir import RunDir, check_writable, file_lock
@@ -26,7 +27,9 @@ class Member:
             check_same(self.out, results, quant)
 
 
-def quantize_member(member: Member, quant: QuantSpec, int8: bool = False, program: bool = False) -> dict[str, Any]:
+def quantize_member(
+    member: Member, quant: QuantSpec, progress: Progress, int8: bool = False, program: bool = False
+) -> dict[str, Any]:
     """Its results; those that are there already, if the run has not gone on since.
 
     int8: writes the INT8 member too, and program: as StableHLO besides.
@@ -46,7 +49,7 @@ def quantize_member(member: Member, quant: QuantSpec, int8: bool = False, progra
     member.out.mkdir(parents=True, exist_ok=True)
     with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
         say(f"{member.run_dir.path}: step {step}, {quant.name}")
-        found = measure(ready)
+        found = measure(ready, progress)
         results = results_of(member.run_dir.path, step, quant, ready.calibration.split, found)
         write(member.out, results, quant, found)
         if int8:
