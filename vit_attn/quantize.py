@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
     found, failed = _quantized(members, quant)
     if found:
         wide_console().print(results_table(found, quant))
-    for member, why in failed.items():
-        print(f"failed: {member}: {why}", file=sys.stderr)
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
