@@ -39,9 +39,10 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
     if flags.backend or flags.max_parallel:
         place = Place(flags.backend or place.backend, flags.max_parallel)
     place.check(sweep, failed, backends)  # what is missing shows now
-    with sweep.locked(), place.recorded(sweep):
+    with sweep.locked():
         check_elsewhere(sweep, place, backends)
-        return launch(sweep, [Stage([], failed)], lambda todo: place.open(sweep, todo, backends), console)
+        with place.recorded(sweep):
+            return launch(sweep, [Stage([], failed)], lambda todo: place.open(sweep, todo, backends), console)
 
 
 if __name__ == "__main__":

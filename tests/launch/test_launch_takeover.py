@@ -71,7 +71,7 @@ def test_jobs_at_work_are_not_fought_over(sweeps):
         assert "jobs are at work in packs relu_p7, softmax_p7 of --backend gke:" in err
         assert f"python -m launch.stop {sweeps.workdir}" in err
     again = sweeps.start(*sweeps.backend(",save_s=60"), config=sweeps.config(TWO))  # another pod, the same jobs
-    assert all("at work already" in line for line in (told(again, "pack "), told(again, "pack ")))
+    assert all("at work already" in line for line in (told(again, "p7: "), told(again, "p7: ")))
 
 
 def test_retry_elsewhere_fights_over_nothing(sweeps):
