@@ -69,7 +69,7 @@ def last_place(sweep: SweepDir) -> Place:
     try:
         return Place(**json.loads(file.read_text())) if file.exists() else Place()
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): give --backend") from error
+        raise UserError(f"{file} cannot be read ({error}): delete it, and say --backend once more") from error
 
 
 def check_elsewhere(sweep: SweepDir, place: Place, backends: Backends, tasks: Sequence[Task] | None = None) -> None:

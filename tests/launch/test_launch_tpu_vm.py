@@ -109,12 +109,13 @@ def test_a_machine_a_pack_once_there_is_quota_and_all_come_back(sweeps):
     assert set(states(sweeps).values()) == {"done"}
     assert sorted(sweeps.steps()) == sorted([name, str(step)] for name in MEMBERS[:3] for step in range(1, 17))
     wait_until(lambda: not sweeps.machines())  # all are given back
-    (_, first, second) = sweeps.calls("create")
+    (refused, first, second) = sweeps.calls("create")
     assert first[:4] == ["compute", "tpus", "queued-resources", "create"]
     name = first[4]
     assert first[5:7] == ["--zone=us-west4-a", f"--node-id={name}"]
     assert {"--accelerator-type=v5litepod-8", "--runtime-version=tpu-ubuntu2204-base", "--async", "--quiet"} <= set(first)
-    assert second[4] == name  # nothing was taken under that name
+    assert refused[4] == name  # nothing was taken under it
+    assert second[4] != name
     assert len(name) <= 63
     bucket = sweeps.cloud / "buckets/b/sweeps"
     (code,) = bucket.glob("code-*.tar")
