@@ -57,7 +57,8 @@ def launch(sweep: SweepDir, stages: Iterable[Stage], backend: Callable[[int], Ba
         return FAILED
     if schedule.stopping or schedule.stopped:
         who = by or f"somebody else ({', '.join(schedule.stopped[:3])})"
-        words = f"Stopped by {who}; all that was trained is saved. Run the same command to go on."
+        left = "all that was trained is saved" if schedule.stopped else "nothing was left at work"
+        words = f"Stopped by {who}; {left}. Run the same command to go on."
         console.print(words, markup=False, highlight=False, soft_wrap=True)
         return STOPPED
     return DONE
@@ -70,8 +71,7 @@ def _train(schedule: Schedule, watch: Watch, shown: Display, requests: list[Sign
         asked = requests[0].name if requests else "launch.stop" if schedule.sweep.stop_file.exists() else ""
         if asked and not schedule.stopping:
             by = asked
-            shown.say(f"{by}: waiting for {len(schedule.running)} workers to save and end")
-            schedule.stop()
+            schedule.stop(by)
         schedule.tick()
         if (now := time.monotonic()) >= next_show:
             shown.show(mark_starting(watch.look(), schedule.started()))

@@ -60,7 +60,7 @@ def _progress(run: RunDir, steps: int, submission: Submission | None, records: S
     status = run.status()
     state = status.seen_state() if submission is None else _state_on_cluster(status, submission, list(records))
     seconds_left = status.seconds_left if state == "running" else None
-    message = status.message if state not in ("queued", "starting") else ""
+    message = status.message if state not in ("submitting", "queued", "starting") else ""
     preempted = interruptions(list(records))
     return Progress(run.name, state, status.step, steps, status.metrics, seconds_left, message, status.updated, preempted)
 
@@ -71,7 +71,8 @@ def _state_on_cluster(status: Status, submission: Submission, records: list[Reco
         return status.state
     record = newest(records, submission.name)
     if record is None:
-        return "queued" if submission.time > status.updated else status.seen_state()
+        queued = "submitting" if submission.ids is None else "queued"
+        return queued if submission.time > status.updated else status.seen_state()
     if record["event"] == "start":
         return "starting" if record["time"] > status.updated else status.state
     return "interrupted" if status.state == "running" else status.state

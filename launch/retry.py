@@ -13,7 +13,7 @@ from pathlib import Path
 from launch.backends import BACKENDS, Site
 from launch.backends.job import Backend
 from launch.launcher import DONE, Stage, launch
-from launch.place import Place, last_place
+from launch.place import Place, check_elsewhere, last_place
 from launch.sweep_dir import SweepDir
 from vit_attn.report.table import wide_console
 from vit_attn.spec.errors import UserError, exit_code_of
@@ -38,10 +38,11 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
     place = last_place(sweep)
     if flags.backend or flags.max_parallel:
         place = Place(flags.backend or place.backend, flags.max_parallel)
-    place.open(sweep, len(failed), backends)  # what is missing shows now
+    place.check(sweep, failed, backends)  # what is missing shows now
     with sweep.locked():
-        place.write(sweep)
-        return launch(sweep, [Stage([], failed)], lambda todo: place.open(sweep, todo, backends), console)
+        check_elsewhere(sweep, place, backends)
+        with place.recorded(sweep):
+            return launch(sweep, [Stage([], failed)], lambda todo: place.open(sweep, todo, backends), console)
 
 
 if __name__ == "__main__":

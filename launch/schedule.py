@@ -3,11 +3,13 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from launch.backends.job import TAKEN_AWAY, Backend, BusyError, Job, Task
+from launch.backends.job import TAKEN_AWAY, Backend, BusyError, Job, Task, task_of
 from launch.failure import STOPPED_CODES, reason
 from launch.sweep_dir import SweepDir, all_finished
+from vit_attn.spec.errors import UserError
 from vit_attn.store.run_dir import FINISHED, RunDir
 
 ATTEMPTS = 2
@@ -58,14 +60,22 @@ class Schedule:
                 self._start()
                 self._pause = PAUSE_SECONDS
             except (BusyError, OSError) as busy:  # or a full disk
+                self._attached = False  # its answer may be lost: what it took is looked for before it is asked again
                 self.say(f"no pack was started ({busy}); the next try is in {self._pause:.0f} seconds")
                 self._next_start = time.monotonic() + self._pause
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-    def stop(self) -> None:
+    def stop(self, by: str) -> None:
         """Starts nothing more and asks every worker to save and end; go on calling `tick` until all are `over`."""
         self.stopping = True
+        if not self._attached:
+            try:
+                self._attach()
+            except BusyError as busy:
+                self.say(f"{by}: whether jobs are at work is not known ({busy}); launch.stop asks again")
         self.waiting.clear()
+        workers = len(self.running)
+        self.say(f"{by}: waiting for {workers} workers to save and end" if workers else f"{by}: no worker is at work")
         for attempt in self.running:
             attempt.job.stop()
 
@@ -95,13 +105,13 @@ class Schedule:
     def _attach(self) -> None:
         jobs = self.backend.attach([self._task(pack) for pack, _ in self.waiting])
         self._attached = True
-        for pack, job in jobs.items():
-            self.waiting.remove((pack, 1))
-            self.running.append(Attempt(pack, 1, job, self._log_end(pack), time.time()))
+        for pack, number in [one for one in self.waiting if one[0] in jobs]:
+            self.waiting.remove((pack, number))
+            self.running.append(Attempt(pack, number, jobs[pack], self._log_end(pack), time.time()))
             self.say(f"pack {pack}: at work already")
 
     def _task(self, pack: str) -> Task:
-        return Task(pack, tuple(run.path for run in self.packs[pack]), self.sweep.log(pack))
+        return task_of(self.sweep, pack, self.packs[pack])
 
     def _log_end(self, pack: str) -> int:
         log = self.sweep.log(pack)
@@ -134,7 +144,9 @@ class Schedule:
 
 
 def _mark_failed(run: RunDir, why: str) -> None:
-    """An unfinished member's status becomes `failed`, with the reason; its step and its last metrics stay."""
-    status = run.status()
-    if status.state not in FINISHED:
-        run.write_status("failed", step=status.step, steps=status.steps, metrics=status.metrics, message=why)
+    """An unfinished member's status becomes `failed`, with the reason; its step and its last metrics stay. One that somebody
+    else trains is left alone."""
+    with suppress(UserError), run.locked():
+        status = run.status()
+        if status.state not in FINISHED:
+            run.write_status("failed", step=status.step, steps=status.steps, metrics=status.metrics, message=why)

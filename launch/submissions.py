@@ -1,23 +1,22 @@
 """What was handed to a cluster: SWEEP/submissions/NAME.json, one file a submission, which only the launcher writes.
 
-It is written before the cluster is asked, without ids, and again with them. So a launcher that was killed in between looks for
-NAME in the cluster's queue instead of submitting twice.
+It is written before the cluster is asked, without ids, and again with them. So a launcher that was killed in between, or whose
+answer was lost, looks for NAME in the cluster's queue instead of submitting twice. One that was refused is deleted.
 """
 
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from zlib import crc32
 
+from launch.sweep_dir import SweepDir
 from vit_attn.store.run_dir import write_json
 
 
 @dataclass(frozen=True)
 class Submission:
-    """`ids`: what the cluster calls each pack's job; None until it has answered. `time`: unix seconds."""
+    """`ids`: what the cluster calls the jobs of those packs that it took; None until it has answered. `time`: unix seconds."""
 
     name: str
     backend: str
@@ -25,19 +24,22 @@ class Submission:
     ids: dict[str, str] | None = None
     time: float = field(default_factory=time.time)
 
+    def may_hold(self, pack: str) -> bool:
+        """Whether the cluster has taken this pack, as far as it has answered."""
+        return pack in (self.packs if self.ids is None else self.ids)
+
 
 class Submissions:
     """All of a sweep, oldest first."""
 
     def __init__(self, sweep: Path) -> None:
         self.folder = sweep / "submissions"
-        self.sweep = sweep
+        self.sweep = SweepDir(sweep)
 
     def next(self, backend: str, packs: list[str]) -> Submission:
-        """As the next one will be: its name is that of no other, vit-GRID-1f3a9c-2. Creates nothing."""
-        path = self.sweep.absolute()
-        here = f"{crc32(os.fsencode(path)) & 0xFFFFFF:06x}"
-        return Submission(f"vit-{_slug(path.name)}-{here}-{len(self.read()) + 1}", backend, tuple(packs))
+        """As the next one will be: its name is that of no other, vit-GRID-1f3a9c07-2. Creates nothing."""
+        number = max((int(one.name.rpartition("-")[2]) for one in self.read()), default=0) + 1
+        return Submission(f"vit-{self.sweep.id}-{number}", backend, tuple(packs))
 
     def new(self, backend: str, packs: list[str]) -> Submission:
         """The next one, on the disk before anybody is asked."""
@@ -47,7 +49,11 @@ class Submissions:
         return made
 
     def write(self, submission: Submission) -> None:
-        write_json(self.folder / f"{submission.name}.json", dataclasses.asdict(submission))
+        write_json(self._file(submission), dataclasses.asdict(submission))
+
+    def delete(self, submission: Submission) -> None:
+        """Of one that no cluster has: the next one may have its name."""
+        self._file(submission).unlink(missing_ok=True)
 
     def read(self) -> list[Submission]:
         found = []
@@ -57,9 +63,7 @@ class Submissions:
         return sorted(found, key=lambda one: one.time)
 
     def newest_of_packs(self) -> dict[str, Submission]:
-        return {pack: one for one in self.read() for pack in one.packs}
+        return {pack: one for one in self.read() for pack in one.packs if one.may_hold(pack)}
 
-
-def _slug(name: str) -> str:
-    """At most 20 lower-case letters, digits and dashes: what every cluster takes as a name."""
-    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name.lower())[:20].strip("-") or "x"
+    def _file(self, submission: Submission) -> Path:
+        return self.folder / f"{submission.name}.json"

@@ -20,10 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launch.backends import BACKENDS, Site
-from launch.backends.job import Backend, Task
+from launch.backends.job import Backend, Task, task_of
+from launch.backends.program import MissingError
 from launch.grid import Grid, load_grid
 from launch.launcher import DONE, launch
-from launch.place import Place
+from launch.place import Place, check_elsewhere
 from launch.prepare import confirm_members, prepare
 from launch.sweep_dir import AtWorkError, SweepDir
 from launch.sweep_flags import add_plan_flags
@@ -32,6 +33,7 @@ from vit_attn.report.table import wide_console
 from vit_attn.spec.errors import RunError, UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import split_overrides
+from vit_attn.store.run_dir import RunDir
 
 
 def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] = BACKENDS) -> int:
@@ -50,20 +52,27 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
     if backend.sees_files:
         _check_data(grid)
     prepared = prepare(grid, sweep, flags, place, console)
+    tasks = _tasks(sweep, prepared.packed)
+    runs = {sweep.path / member.name: member.spec for member in grid.members}
     if flags.dry_run:
         prepared.print(console, flags.ask_above)
-        backend.dry_run(_tasks(sweep, prepared.packed), lambda words: print(words, file=console.file))
+        backend.dry_run(tasks, lambda words: print(words, file=console.file))
+        try:
+            backend.check(runs)
+        except MissingError as error:  # it may be there where the sweep will be launched
+            console.print(f"a start from here would end: {error}", markup=False, highlight=False, soft_wrap=True)
         return DONE
     prepared.confirm_cost(flags.ask_above, flags.yes)
-    backend.check({sweep.path / member.name: member.spec for member in grid.members})
+    backend.check(runs)
     try:
         with sweep.locked():
             sweep.check(grid)  # again, for a launcher that was here a moment ago
+            check_elsewhere(sweep, place, backends, tasks)
             sweep.create(prepared.packed)
             prepared.remember(sweep)
             place = prepared.place(place)
-            place.write(sweep)
-            return launch(sweep, prepared.stages(sweep), lambda todo: place.open(sweep, todo, backends), console)
+            with place.recorded(sweep):
+                return launch(sweep, prepared.stages(sweep), lambda todo: place.open(sweep, todo, backends), console)
     except AtWorkError:
         return watch_other(sweep, console)
     except OSError as error:
@@ -99,7 +108,7 @@ def _check_data(grid: Grid) -> None:
 
 
 def _tasks(sweep: SweepDir, grid: Grid) -> list[Task]:
-    return [Task(pack.name, tuple(sweep.path / m.name for m in pack.members), sweep.log(pack.name)) for pack in grid.packs]
+    return [task_of(sweep, pack.name, [RunDir(sweep.path / member.name) for member in pack.members]) for pack in grid.packs]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The directory of a sweep: everything about it, as plain files.
 
-sweep.json   config, overrides, packs and their members      logs/<pack>.log   what the workers printed
+sweep.json   id, config, overrides, packs, their members      logs/<pack>.log   what the workers printed
 <member>/    the run directory of each member                .lock             held by the launcher that works here
 launch.json  where it was launched last                      stop              there, if launch.stop asked all to end
 On a cluster: submissions/ what was handed to it, jobs/ what became of each pack, slurm/ what Slurm itself printed.
@@ -8,10 +8,14 @@ On a cluster: submissions/ what was handed to it, jobs/ what became of each pack
 
 import dataclasses
 import json
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 from launch.grid import Grid
 from launch.journal import Journal
@@ -43,14 +47,22 @@ class SweepDir:
     def stop_file(self) -> Path:
         return self.path / "stop"
 
+    @property
+    def id(self) -> str:
+        """What a cluster and a bucket call this sweep and no other, grid-1f3a9c07: drawn when it was created, so that one that
+        was deleted and made anew is another. Until then, or if it is older than that, it goes by its path."""
+        path = self.path.absolute()
+        drawn = self._read().get("id") if self.file.exists() else None
+        return str(drawn or f"{_slug(path.name)}-{crc32(os.fsencode(path)) & 0xFFFFFF:06x}")
+
     def packs(self) -> dict[str, list[RunDir]]:
         """The members of each pack, in order. Raises UserError where no sweep lives."""
         if not self.file.is_file():
             raise UserError(f"{self.path} is not the directory of a sweep: it holds no sweep.json")
         try:
-            packs = json.loads(self.file.read_text())["packs"]
+            packs = self._read()["packs"]
             return {pack["name"]: [RunDir(self.path / member["name"]) for member in pack["members"]] for pack in packs}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{self.file} is not a sweep's file: {type(error).__name__}: {error}") from error
 
     def check(self, grid: Grid) -> None:
@@ -67,7 +79,8 @@ class SweepDir:
         self.log("").parent.mkdir(parents=True, exist_ok=True)
         packs = {pack.name: [member.name for member in pack.members] for pack in grid.packs}
         if not self.file.exists() or {name: [run.name for run in runs] for name, runs in self.packs().items()} != packs:
-            write_json(self.file, _as_json(grid))
+            drawn = self.id if self.file.exists() else f"{_slug(self.path.absolute().name)}-{secrets.token_hex(4)}"
+            write_json(self.file, {"id": drawn, **_as_json(grid)})
         for member in grid.members:
             RunDir(self.path / member.name).create(member.spec)
 
@@ -91,13 +104,22 @@ class SweepDir:
         except AtWorkError:
             return True
 
+    def _read(self) -> dict[str, Any]:
+        try:
+            values = json.loads(self.file.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.file} is not a sweep's file: {type(error).__name__}: {error}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{self.file} is not a sweep's file: it holds a {type(values).__name__}")
+        return values
+
     def _other_members(self, grid: Grid) -> list[str]:
         if not self.file.exists():
             return []
         there = [run.name for runs in self.packs().values() for run in runs]
         here = [member.name for member in grid.members]
         gone, new = [n for n in there if n not in here], [n for n in here if n not in there]
-        return [f"only {where}: {_some(names)}" for where, names in (("there", gone), ("here", new)) if names]
+        return [f"only {where}: {some(names)}" for where, names in (("there", gone), ("here", new)) if names]
 
     def _other_settings(self, grid: Grid) -> list[str]:
         """ "config.train.steps: 250 there, 20 here (in relu_alpha0.0_p7_seed0 and 16 more)" for each such setting."""
@@ -111,7 +133,7 @@ class SweepDir:
             if old is not None:
                 for difference in differences(dataclasses.asdict(old), dataclasses.asdict(member.spec)):
                     differing.setdefault(difference, []).append(member.name)
-        return [f"{difference} (in {_some(names)})" for difference, names in differing.items()]
+        return [f"{difference} (in {some(names)})" for difference, names in differing.items()]
 
 
 def all_finished(runs: list[RunDir]) -> bool:
@@ -127,9 +149,15 @@ def _is_over(run: RunDir) -> bool:
     return spec is not None and status.over(spec.loop.until)
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few, for a message."""
     more = len(names) - SHOWN
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:SHOWN])} and {more} more"
+
+
+def _slug(name: str) -> str:
+    """At most 20 lower-case letters, digits and dashes: what every cluster takes as a name."""
+    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name.lower())[:20].strip("-") or "x"
 
 
 def _as_json(grid: Grid) -> dict[str, object]:

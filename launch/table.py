@@ -11,8 +11,8 @@ from launch.progress import NOT_AT_WORK, Progress
 from vit_attn.store.run_dir import FINISHED
 
 STYLES = {
-    **{"waiting": "dim", "queued": "dim cyan", "starting": "cyan", "running": "bold cyan", "done": "green"},
-    **{"paused": "cyan", "halved": "dim green"},
+    **{"waiting": "dim", "submitting": "dim cyan", "queued": "dim cyan", "starting": "cyan", "running": "bold cyan"},
+    **{"done": "green", "paused": "cyan", "halved": "dim green"},
     **{"diverged": "yellow", "stopped": "yellow", "interrupted": "yellow", "failed": "bold red"},
 }
 

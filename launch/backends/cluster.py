@@ -14,10 +14,12 @@ from pathlib import Path
 from signal import SIGKILL
 
 from launch.backends.job import TAKEN_AWAY, BusyError, Job, Task
+from launch.backends.program import need
 from launch.failure import STOPPED_CODES
-from launch.journal import newest
+from launch.journal import Record, newest
 from launch.submissions import Submission, Submissions
 from launch.sweep_dir import SweepDir
+from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec
 
 NEVER_STARTED = 127  # as a shell's, where there is no such program
@@ -36,9 +38,10 @@ class State(Enum):
 
 
 class Cluster(ABC):
-    """A backend that is a queue. `kind` is its name in the table of backends."""
+    """A backend that is a queue. `kind` is its name in the table of backends; `programs` are those that ask it."""
 
     kind: str
+    programs: tuple[str, ...]
     sees_files = True
     keeps_machines = False  # whether they stay after a job, so that its end is only in the journal
     look_seconds = 5.0
@@ -55,20 +58,26 @@ class Cluster(ABC):
 
     def submit(self, tasks: Sequence[Task]) -> list[Job]:
         submission = self.submissions.new(self.kind, [task.pack for task in tasks])  # where that is impossible, nothing is sent
-        return self._send(submission, tasks)
+        try:
+            sent = self._recorded(submission, self.send(submission, tasks))
+        except UserError:
+            with suppress(BusyError):
+                self._settled(submission)  # it may have taken some before it refused
+            raise
+        self._next_look = 0.0
+        return [ClusterJob(self, task, sent) for task in tasks if sent.may_hold(task.pack)]
 
     def attach(self, tasks: Sequence[Task]) -> dict[str, Job]:
         """Raises BusyError where the cluster does not answer: then nobody knows what is at work."""
-        newest_of = self.submissions.newest_of_packs()
-        lost = {one.name: one for one in newest_of.values() if one.ids is None and one.backend == self.kind}
-        found = {name: self._recorded(one, self.find(one)) for name, one in lost.items()}
+        need(*self.programs)
+        mine = [one for one in self.submissions.read() if one.backend == self.kind]
+        settled = [self._settled(one) if one.ids is None else one for one in mine]
         jobs: dict[str, Job] = {}
         for task in tasks:
-            submission = newest_of.get(task.pack)
-            if submission is not None and submission.backend == self.kind:
-                submission = found.get(submission.name, submission)
-                if task.pack in (submission.ids or {}) and not self._over(submission, task.pack):
-                    jobs[task.pack] = ClusterJob(self, task, submission)
+            holding = (one for one in reversed(settled) if one is not None and one.may_hold(task.pack))
+            at_work = next((one for one in holding if not self._over(one, task.pack)), None)
+            if at_work is not None:
+                jobs[task.pack] = ClusterJob(self, task, at_work)
         return jobs
 
     def state(self, job: str) -> State | None:
@@ -112,10 +121,19 @@ class Cluster(ABC):
         """Of a job that is over: gives back what it still holds. A queue that gives back by itself leaves it at that."""
         return None
 
-    def _send(self, submission: Submission, tasks: Sequence[Task]) -> list[Job]:
-        sent = self._recorded(submission, self.send(submission, tasks))
-        self._next_look = 0.0
-        return [ClusterJob(self, task, sent) for task in tasks if task.pack in (sent.ids or {})]
+    def last_word(self, record: Record) -> bool:
+        """Whether no other record of its submission will follow: a machine that stays shows it nowhere else."""
+        ended = self.keeps_machines and record["event"] == "end"
+        return ended and bool(record["asked"] or record["code"] not in STOPPED_CODES)
+
+    def _settled(self, submission: Submission) -> Submission | None:
+        """One without an answer, with the ids that are found; None, and forgotten, if neither the cluster nor a worker knows
+        of it. Raises BusyError."""
+        ids = self.find(submission)
+        if ids or any(newest(self.sweep.journal(pack).read(), submission.name) for pack in submission.packs):
+            return self._recorded(submission, ids)
+        self.submissions.delete(submission)
+        return None
 
     def _recorded(self, submission: Submission, ids: dict[str, str]) -> Submission:
         recorded = Submission(submission.name, submission.backend, submission.packs, ids, submission.time)
@@ -129,7 +147,8 @@ class Cluster(ABC):
         state = self.state(submission.ids[pack])
         if not self.look:
             raise BusyError(f"{self.kind} does not answer, so that nobody knows what is at work there")
-        return state is not State.HERE
+        record = newest(self.sweep.journal(pack).read(), submission.name)
+        return state is not State.HERE or (record is not None and self.last_word(record))
 
 
 @dataclass
@@ -160,7 +179,7 @@ class ClusterJob:
         code = record["code"] if record and record["event"] == "end" else None
         if code == 0:  # whatever the cluster thinks: its node may be silent
             return 0
-        if record and code is not None and self.cluster.keeps_machines and (record["asked"] or code not in STOPPED_CODES):
+        if record and code is not None and self.cluster.last_word(record):
             return int(code)
         self.missing = self.missing + 1 if state is None else 0
         if state is State.HERE or 0 < self.missing < GONE_LOOKS:

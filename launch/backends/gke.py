@@ -51,6 +51,7 @@ class GkeOptions:
 
 class Gke(Cluster):
     kind = "gke"
+    programs = ("kubectl",)
     sees_files = False
     look_seconds = 15.0
 
@@ -66,7 +67,7 @@ class Gke(Cluster):
         self.options = options
 
     def check(self, runs: Mapping[Path, RunSpec]) -> None:
-        need("kubectl", "kubectl (https://kubernetes.io/docs/tasks/tools)")
+        need(*self.programs)
 
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
         submission = self.submissions.next(self.kind, [task.pack for task in tasks])

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from launch.sweep_dir import SweepDir
 from vit_attn.spec.run import RunSpec
+from vit_attn.store.run_dir import RunDir
 
 TAKEN_AWAY = os.EX_TEMPFAIL  # the exit code of a job that its cluster ended, for a job of more weight or a node that failed
 
@@ -22,6 +24,10 @@ class Task:
     pack: str
     runs: tuple[Path, ...]
     log: Path
+
+
+def task_of(sweep: SweepDir, pack: str, runs: Sequence[RunDir]) -> Task:
+    return Task(pack, tuple(run.path for run in runs), sweep.log(pack))
 
 
 class Job(Protocol):
@@ -49,7 +55,10 @@ class Backend(Protocol):
         """Says exactly what would be submitted. Creates nothing."""
 
     def attach(self, tasks: Sequence[Task]) -> dict[str, Job]:
-        """The jobs of an earlier launcher that may still be at work, by pack. Submits nothing."""
+        """The jobs of an earlier launcher, or of a submission whose answer was lost, that may still be at work, by pack.
+
+        Submits nothing. Raises BusyError where nobody knows, UserError where a program is missing here.
+        """
 
     def submit(self, tasks: Sequence[Task]) -> list[Job]:
         """Starts or queues a job for each task, or for as many of the first ones as are taken.

@@ -2,16 +2,18 @@
 
 import hashlib
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
+from launch.backends.job import BusyError
 from launch.backends.program import call
 from launch.sweep_dir import SweepDir
+from vit_attn.spec.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("vit_attn", "launch", "configs", "pyproject.toml", "requirements.txt", "requirements-tpu.txt")
@@ -21,11 +23,15 @@ NOT_PULLED = (
 
 
 class Mirror:
-    """`url`: of this sweep. `busy`: words of refusals that will pass."""
+    """`busy`: words of refusals that will pass."""
 
     def __init__(self, sweep: SweepDir, bucket: str, busy: str) -> None:
         self.sweep, self.bucket, self.busy = sweep, bucket.rstrip("/"), busy
-        self.url = f"{self.bucket}/{sweep.path.absolute().name}"
+
+    @property
+    def url(self) -> str:
+        """Of this sweep: no other one's results are ever there."""
+        return f"{self.bucket}/{self.sweep.id}"
 
     @property
     def code_url(self) -> str:
@@ -46,7 +52,8 @@ class Mirror:
 
     def push(self, runs: Sequence[Path]) -> None:
         """What a machine needs to begin: the code, the sweep's file, and each run's settings. Raises BusyError, UserError."""
-        self._call("rm", "--quiet", f"{self.url}/stop", check=False)
+        with suppress(BusyError, UserError):  # there is none, most of the time
+            self._call("rm", "--quiet", f"{self.url}/stop")
         with tempfile.TemporaryDirectory() as folder:
             stage = Path(folder, "sweep")
             for run in runs:
@@ -66,12 +73,8 @@ class Mirror:
         with tempfile.NamedTemporaryFile() as empty:
             self._call("cp", empty.name, f"{self.url}/stop")
 
-    def _call(self, *words: str, check: bool = True) -> None:
-        command = ["gcloud", "storage", *words]
-        if check:
-            call(command, self.busy)
-        else:
-            subprocess.run(command, capture_output=True, check=False, timeout=120)
+    def _call(self, *words: str) -> None:
+        call(["gcloud", "storage", *words], self.busy)
 
 
 def _files(path: Path) -> list[Path]:

@@ -68,13 +68,13 @@ class SlurmOptions:
 
 class Slurm(Cluster):
     kind = "slurm"
+    programs = ("sbatch", "squeue", "scancel")
 
     def __init__(
         self, sweep: SweepDir, max_parallel: int | None, options: SlurmOptions, command: Sequence[str] = COMMAND
     ) -> None:
         """Raises UserError where Slurm's programs or submitit are missing."""
-        for program in ("sbatch", "squeue", "scancel"):
-            need(program, "Slurm's client (on Debian: slurm-client)")
+        need(*self.programs)
         try:
             import submitit
         except ImportError:

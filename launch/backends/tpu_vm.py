@@ -1,6 +1,6 @@
 """Cloud TPU VMs: a queued resource a pack, through gcloud. Machines come and go; what they know is kept in a bucket.
 
-bucket/code-HASH.tar        this package, as it is here            bucket/SWEEP/     small files of the sweep, but for
+bucket/code-HASH.tar        this package, as it is here            bucket/SWEEP-ID/  small files of the sweep, but for
 bucket/checkpoints/ ...     config.loop.ckpt_dir, the user's own                     checkpoints: written by the machines
 """
 
@@ -27,6 +27,7 @@ BUSY = (
     "quota|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|ABORTED|timed? ?out|timeout|connection|network|"
     "unable to find the server|name resolution|HttpError 5|HTTPError 5|try again|429|stockout|no more capacity"
 )
+ALREADY = "ALREADY_EXISTS"
 TAKEN = ("SUSPENDING", "SUSPENDED")
 SCRIPT = Path(__file__).with_name("tpu_vm_startup.sh")
 
@@ -46,6 +47,7 @@ class TpuVmOptions:
 
 class TpuVm(Cluster):
     kind = "tpu-vm"
+    programs = ("gcloud",)
     sees_files = False
     keeps_machines = True
     look_seconds = 30.0
@@ -60,13 +62,13 @@ class TpuVm(Cluster):
         self.options, self.mirror = options, Mirror(sweep, options.bucket, BUSY)
 
     def check(self, runs: Mapping[Path, RunSpec]) -> None:
-        need("gcloud", "the Google Cloud CLI (https://cloud.google.com/sdk/docs/install)")
         for path, spec in runs.items():
             if not place_of(path, spec.loop).remote:
                 raise UserError(
                     f"{path.name}: the disk of a TPU VM is lost with it: save in a bucket, "
                     f"--config.loop.ckpt_dir={self.options.bucket}/checkpoints/{{name}}"
                 )
+        need(*self.programs)
 
     def dry_run(self, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
         submission = self.submissions.next(self.kind, [task.pack for task in tasks])
@@ -78,7 +80,6 @@ class TpuVm(Cluster):
     def send(self, submission: Submission, tasks: Sequence[Task]) -> dict[str, str]:
         """As many as are taken: those that a quota refuses go into the next submission."""
         self.mirror.push([run for task in tasks for run in task.runs])
-        ids: dict[str, str] = {}
         names = _names(submission)
         with tempfile.TemporaryDirectory() as folder:
             for task in tasks:
@@ -87,11 +88,14 @@ class TpuVm(Cluster):
                 try:
                     call(self._create(names[task.pack], script), BUSY)
                 except BusyError:
-                    if not ids:
+                    with suppress(BusyError):  # then the launcher looks before it asks again
+                        if ids := self.find(submission):  # also the one whose answer was lost
+                            return ids
+                    raise
+                except UserError as error:
+                    if ALREADY not in str(error):  # no other sweep has its name: an answer was lost
                         raise
-                    break
-                ids[task.pack] = names[task.pack]
-        return ids
+        return names
 
     def find(self, submission: Submission) -> dict[str, str]:
         there = self._resources()

@@ -4,6 +4,7 @@
 calls             one JSON list a call                buckets/NAME/...   what lies in gs://NAME
 vms/NAME.json     a queued resource                   vms/NAME/          its machine: /opt/vit_attn, startup.log
 say_KIND          a file with the number of calls of this kind that are yet to fail, and in what words
+lose_KIND         the same for calls that do what they are asked for, and whose answer is lost
 """
 
 import json
@@ -22,14 +23,15 @@ def main(words):
     with open(CLOUD / "calls", "a") as calls:
         calls.write(json.dumps(words) + "\n")
     kind = words[1] if words[0] == "storage" else words[3]
-    fail_if_asked(kind)
+    fail_if_asked(kind, "say")
     flags = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
     names = [word for word in words if not word.startswith("-")]
-    return {"create": create, "list": listed, "delete": delete, "rsync": rsync, "cp": copy, "rm": remove}[kind](names, flags)
+    {"create": create, "list": listed, "delete": delete, "rsync": rsync, "cp": copy, "rm": remove}[kind](names, flags)
+    fail_if_asked(kind, "lose")
 
 
-def fail_if_asked(kind):
-    file = CLOUD / f"say_{kind}"
+def fail_if_asked(kind, how):
+    file = CLOUD / f"{how}_{kind}"
     if file.exists():
         left, text = json.loads(file.read_text())
         if left:

@@ -2,7 +2,7 @@
 """A kubectl whose cluster is a folder, $FAKE_CLUSTER: JobSets are files there, and their pods are processes of this machine.
 
 NAME.json: the JobSet, with its status      NAME.pids: its pods      calls: one JSON list a call
-say_VERB: the number of calls that are yet to fail, and in what words
+say_VERB: the number of calls that are yet to fail, and in what words      lose_VERB: of those whose answer only is lost
 Restarts are those that the manifest's own policies ask for.
 """
 
@@ -23,13 +23,18 @@ def main(words):
     with open(CLUSTER / "calls", "a") as calls:
         calls.write(json.dumps(words) + "\n")
     verb = words[1]
-    asked = CLUSTER / f"say_{verb}"
+    fail_if_asked(f"say_{verb}")
+    {"apply": apply, "get": get, "delete": delete}[verb](words)
+    fail_if_asked(f"lose_{verb}")
+
+
+def fail_if_asked(name):
+    asked = CLUSTER / name
     if asked.exists():
         left, text = json.loads(asked.read_text())
         if left:
             asked.write_text(json.dumps([left - 1, text]))
             sys.exit(text)
-    return {"apply": apply, "get": get, "delete": delete}[verb](words)
 
 
 def apply(_words):
@@ -46,6 +51,7 @@ def get(words):
     items = [json.loads(file.read_text()) for file in sorted(CLUSTER.glob("*.json"))]
     labels = [item["metadata"]["labels"] for item in items]
     items = [item for item, label in zip(items, labels, strict=True) if key in label and value in ("", label[key])]
+    items = [item for item in items if f"--namespace={item['metadata']['namespace']}" == words[0]]
     print(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
 
 

@@ -1,5 +1,6 @@
 """What became of a pack's jobs, through kills and full disks, and what is shown of it."""
 
+import dataclasses
 import json
 import time
 
@@ -71,7 +72,11 @@ def test_members_of_a_cluster_are_shown_as_its_files_say(sweep):
     """From queued to done, with no clock in between but that of the files."""
     run, journal = RunDir(sweep.path / MEMBERS[0]), sweep.journal("softmax_p7")
     assert states(sweep)[MEMBERS[0]] == "waiting"
-    name = Submissions(sweep.path).new("slurm", ["softmax_p7"]).name
+    submissions = Submissions(sweep.path)
+    made = submissions.new("slurm", ["softmax_p7"])
+    name = made.name
+    assert states(sweep)[MEMBERS[0]] == "submitting"
+    submissions.write(dataclasses.replace(made, ids={"softmax_p7": "1_0"}))
     assert states(sweep)[MEMBERS[0]] == "queued"
     assert states(sweep)[MEMBERS[1]] == "waiting"
     journal.write("start", name, host="elsewhere")
@@ -81,8 +86,11 @@ def test_members_of_a_cluster_are_shown_as_its_files_say(sweep):
     journal.write("end", name, code=1, asked=False)
     assert states(sweep)[MEMBERS[0]] == "interrupted"
     time.sleep(0.01)
-    assert Submissions(sweep.path).new("slurm", ["softmax_p7"]).name != name
-    assert states(sweep)[MEMBERS[0]] == "queued"
+    again = submissions.new("slurm", ["softmax_p7"])
+    assert again.name != name
+    assert states(sweep)[MEMBERS[0]] == "submitting"
+    submissions.delete(again)
+    assert states(sweep)[MEMBERS[0]] == "interrupted"
     run.write_status("done", step=250, steps=250)
     assert states(sweep)[MEMBERS[0]] == "done"
 

@@ -14,6 +14,7 @@ import pytest
 from sweep_runs import MEMBERS, ROOT, SWEEP, Sweeps, wait_until
 
 from launch.submissions import Submissions
+from launch.sweep_dir import SweepDir
 from vit_attn.store.run_dir import RunDir
 
 CKPT = "--config.loop.ckpt_dir=gs://b/ckpt/{name}"
@@ -33,8 +34,17 @@ class OnCloud(Sweeps):
     def say(self, kind, times, text):
         (self.cloud / f"say_{kind}").write_text(json.dumps([times, text]))
 
+    def lose(self, kind, times, text):
+        """The answer, not what was asked for."""
+        (self.cloud / f"lose_{kind}").write_text(json.dumps([times, text]))
+
     def vm(self, name):
         return self.cloud / "vms" / name
+
+    @property
+    def bucket(self):
+        """Of this sweep."""
+        return self.cloud / "buckets/b/sweeps" / SweepDir(self.workdir).id
 
     def names(self):
         return {
@@ -99,18 +109,19 @@ def test_a_machine_a_pack_once_there_is_quota_and_all_come_back(sweeps):
     assert set(states(sweeps).values()) == {"done"}
     assert sorted(sweeps.steps()) == sorted([name, str(step)] for name in MEMBERS[:3] for step in range(1, 17))
     wait_until(lambda: not sweeps.machines())  # all are given back
-    (_, first, second) = sweeps.calls("create")
+    (refused, first, second) = sweeps.calls("create")
     assert first[:4] == ["compute", "tpus", "queued-resources", "create"]
     name = first[4]
     assert first[5:7] == ["--zone=us-west4-a", f"--node-id={name}"]
     assert {"--accelerator-type=v5litepod-8", "--runtime-version=tpu-ubuntu2204-base", "--async", "--quiet"} <= set(first)
+    assert refused[4] == name  # nothing was taken under it
     assert second[4] != name
     assert len(name) <= 63
     bucket = sweeps.cloud / "buckets/b/sweeps"
     (code,) = bucket.glob("code-*.tar")
     with tarfile.open(code) as archive:
         assert {"launch/worker.py", "vit_attn/main.py", "requirements-tpu.txt"} <= set(archive.getnames())
-    assert json.loads((bucket / "W/softmax_p7_seed0/status.json").read_text())["state"] == "done"
+    assert json.loads((sweeps.bucket / "softmax_p7_seed0/status.json").read_text())["state"] == "done"
     assert (sweeps.workdir / "logs/relu_p7.log").read_text().startswith("$ ")
     assert sweeps.finish()
     assert len(sweeps.calls("create")) == 3
@@ -119,8 +130,7 @@ def test_a_machine_a_pack_once_there_is_quota_and_all_come_back(sweeps):
 def test_a_preempted_machine_is_asked_for_again(sweeps):
     sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.3"
     launcher = sweeps.start(*BACKEND, config=sweeps.config(TWO))
-    bucket = sweeps.cloud / "buckets/b/sweeps/W"
-    wait_until(lambda: RunDir(bucket / MEMBERS[0]).status().step > 3, 30)
+    wait_until(lambda: RunDir(sweeps.bucket / MEMBERS[0]).status().step > 3, 30)
     name = sweeps.names()["softmax_p7"]
     file = sweeps.cloud / "vms" / f"{name}.json"
     resource = json.loads(file.read_text())
@@ -158,6 +168,25 @@ def test_a_killed_launcher_finds_its_machines_again(sweeps):
     assert out.count("at work already") == 2
     assert set(states(sweeps).values()) == {"done"}
     assert len(sweeps.calls("create")) == 2
+
+
+@pytest.mark.parametrize("lists", [0, 1])  # whether the list fails too
+def test_a_machine_whose_answer_is_lost_is_not_asked_for_twice(sweeps, lists):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.6"
+    sweeps.lose("create", 1, "DEADLINE_EXCEEDED: timed out")
+    sweeps.say("list", lists, "HttpError 503: The service is currently UNAVAILABLE")
+    sweeps.finish()
+    assert sorted(sweeps.steps()) == sorted([name, str(step)] for name in MEMBERS[:3] for step in range(1, 17))
+    assert len({words[4] for words in sweeps.calls("create")}) == 2
+    wait_until(lambda: not sweeps.machines())
+
+
+def test_a_directory_made_anew_takes_nothing_from_the_bucket(sweeps):
+    sweeps.finish()
+    steps = sweeps.steps()
+    shutil.rmtree(sweeps.workdir)
+    sweeps.finish("--config.train.peak_lr=0.5")
+    assert len(sweeps.steps()) == 2 * len(steps)
 
 
 def test_a_stopped_sweep_gives_its_machines_back(sweeps):
@@ -198,10 +227,11 @@ def test_dry_run_says_what_would_be_called_and_calls_nothing(sweeps):
     ],
 )
 def test_bad_input_is_one_line(sweeps, flags, told):
-    code, _, err = sweeps.run(*flags)
-    assert code == 2
-    assert told in err
-    assert len(err.splitlines()) == 1
+    for dry in ([], ["--dry-run"]):
+        code, _, err = sweeps.run(*flags, *dry)
+        assert code == 2
+        assert told in err
+        assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
