@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vit_attn.spec.errors import UserError
+
 # How the chips of one process lie (x,y,z), by their number: jax asks for it where a process sees only a part of a TPU host.
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
 TPU_KINDS = {"v2": "TPU v2", "v3": "TPU v3", "v4": "TPU v4", "v5litepod": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e"}
@@ -23,8 +25,10 @@ class Devices:
     ids: tuple[str, ...] = ()
 
     def groups(self, number: int) -> list[tuple[str, ...]]:
-        """Disjoint groups of len(ids) // number; without accelerators, empty ones."""
+        """Disjoint groups of len(ids) // number; without accelerators, empty ones. Raises UserError for too many groups."""
         size = len(self.ids) // number
+        if self.ids and not size:
+            raise UserError(f"--max-parallel={number}: a process takes one of the {len(self.ids)} {self.kind} devices at least")
         return [self.ids[group * size : (group + 1) * size] for group in range(number)]
 
     def environment(self, ids: Sequence[str]) -> dict[str, str]:

@@ -12,17 +12,18 @@ that they are those of a sweep that was never halved. Decisions are written down
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.estimate import Cost
 from launch.grid import Grid, Member
 from launch.rung_metric import check_measured
 from launch.sweep_dir import SweepDir
 from vit_attn.spec.errors import UserError, unknown
 from vit_attn.spec.run import RunSpec, flat
-from vit_attn.store.run_dir import FINISHED, RunDir, write_json
+from vit_attn.store.run_dir import FINISHED, RunDir, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,22 @@ class Rungs:
         self.decided.append(set(stopped))
         return f"halving at {self.halving.at[rung]:g} of the steps: {len(going) - len(stopped)} go on, {len(stopped)} end"
 
+    def left_hours(self, costs: Mapping[str, Cost]) -> float:
+        """Core-hours still to be spent, if nothing more diverges: half of each group (rounded up) passes a rung."""
+        starts, ends, first = [0.0, *self.halving.at], [*self.halving.at, 1.0], len(self.decided)
+        hours = 0.0
+        for group in self._groups([member for member in self.grid.members if member.name not in self.stopped]):
+            pass_on = len(group)
+            for rung in range(first, len(ends)):
+                for cost in (costs[member.name] for member in group):
+                    done = 1.0 - cost.left / cost.core_hours
+                    share = ends[rung] - max(done, starts[rung] if rung > first else 0.0)
+                    hours += cost.core_hours * max(share, 0.0) * (pass_on / len(group)) * (cost.left > 0)
+                pass_on = math.ceil(pass_on / 2)
+        return hours
+
     def _read(self) -> list[dict[str, Any]]:
-        file = file_of(self.sweep)
-        rungs: list[dict[str, Any]] = json.loads(file.read_text())["rungs"] if file.exists() else []
-        return rungs
+        return list((read_json(file_of(self.sweep)) or {}).get("rungs", []))
 
     def _run(self, member: Member) -> RunDir:
         return RunDir(self.sweep.path / member.name)
@@ -175,7 +188,7 @@ def file_of(sweep: SweepDir) -> Path:
 def check_begun(halving: Halving | None, sweep: SweepDir) -> None:
     """Raises UserError if members of the sweep were ranked by another halving than this one."""
     file = file_of(sweep)
-    there = json.loads(file.read_text())["halving"] if file.exists() else None
+    there = (read_json(file) or {}).get("halving")
     here = None if halving is None else json.loads(json.dumps(dataclasses.asdict(halving)))
     if there is not None and there != here:
         flags = f"--halve-at {','.join(f'{share:g}' for share in there['at'])} --metric {there['metric']}"

@@ -38,7 +38,7 @@ class Place:
         name, pairs = split(self.backend)
         if name not in backends:
             raise unknown("--backend: the backend", name, backends)
-        return backends[name](Site(sweep, self.max_parallel or 1 if self.shares else todo, self.max_parallel, pairs))
+        return backends[name](Site(sweep, (self.max_parallel or 1) if self.shares else todo, self.max_parallel, pairs))
 
     def check(self, sweep: SweepDir, packs: Mapping[str, Sequence[RunDir]], backends: Backends) -> None:
         """Raises UserError for what `open` does, and for runs that could not live there, or a program that is missing here."""

@@ -18,13 +18,13 @@ FILE_WIDTH = 400  # characters
 
 
 def print_plan(
-    console: Console, grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], halving: Halving | None
+    console: Console, grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], left: float, halving: Halving | None
 ) -> None:
     roomy = (
         console if console.is_terminal else Console(file=console.file, width=FILE_WIDTH)
     )  # one line a member, to be searched
     roomy.print(plan_table(grid, costs))
-    for line in (*plan.why, *total_lines(grid, plan, rate, costs, halving)):
+    for line in (*plan.why, *total_lines(grid, plan, rate, costs, left, halving)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -50,9 +50,11 @@ def plan_table(grid: Grid, costs: Mapping[str, Cost]) -> Table:
     return table
 
 
-def total_lines(grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], halving: Halving | None = None) -> Sequence[str]:
-    """Totals, and where they come from."""
-    whole, left = sum(cost.core_hours for cost in costs.values()), left_hours(costs, halving)
+def total_lines(
+    grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], left: float, halving: Halving | None
+) -> Sequence[str]:
+    """Totals, and where they come from. `left`: core-hours still to be spent."""
+    whole = sum(cost.core_hours for cost in costs.values())
     lines = [
         f"{len(costs):,} members in {len(grid.packs):,} packs" + (f", {plan.slots} at a time" if plan.slots else ""),
         f"core-hours: {hours_of(whole)} in all, {hours_of(left)} still to be spent; {rate.words}",
@@ -62,11 +64,6 @@ def total_lines(grid: Grid, plan: Plan, rate: Rate, costs: Mapping[str, Cost], h
     ]
     halved = [] if halving is None else [f"halving: {halving.words()}; about {halving.share():.2f} of all steps are made"]
     return [*lines, *halved]
-
-
-def left_hours(costs: Mapping[str, Cost], halving: Halving | None) -> float:
-    """Core-hours still to be spent; with halving, the share of them that is expected to be."""
-    return sum(cost.left for cost in costs.values()) * (1.0 if halving is None else halving.share())
 
 
 def run_of(member: Member) -> str:

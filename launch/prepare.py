@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +16,11 @@ from launch.launcher import Stage
 from launch.packing import cut
 from launch.place import Place
 from launch.plan import Plan, make_plan
-from launch.plan_table import hours_of, left_hours, print_plan
+from launch.plan_table import hours_of, print_plan
 from launch.sweep_dir import SweepDir
 from launch.sweep_flags import MANY_MEMBERS, halving_flags, wish_of
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import RunDir, write_json
+from vit_attn.store.run_dir import RunDir, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,22 @@ class Prepared:
     rate: Rate
     costs: dict[str, Cost]
 
+    @property
+    def left(self) -> float:
+        """Core-hours still to be spent; with halving, those that are expected to be."""
+        return sum(cost.left for cost in self.costs.values()) if self.rungs is None else self.rungs.left_hours(self.costs)
+
     def print(self, console: Console, ask_above: float) -> None:
         halving = self.rungs.halving if self.rungs else None
-        print_plan(console, self.packed, self.plan, self.rate, self.costs, halving)
-        if left_hours(self.costs, halving) > ask_above:
+        print_plan(console, self.packed, self.plan, self.rate, self.costs, self.left, halving)
+        if self.left > ask_above:
             words = f"more than --ask-above {ask_above:g} core-hours: a start asks first, or wants --yes"
             console.print(words, highlight=False)
 
     def confirm_cost(self, ask_above: float, yes: bool) -> None:
         """Raises UserError if it is more than the user agrees to."""
-        left = left_hours(self.costs, self.rungs.halving if self.rungs else None)
-        if left > ask_above:
-            what = f"this sweep takes about {hours_of(left)} core-hours, more than --ask-above {ask_above:g}"
+        if self.left > ask_above:
+            what = f"this sweep takes about {hours_of(self.left)} core-hours, more than --ask-above {ask_above:g}"
             confirm(f"{what} ({self.rate.words})", yes)
 
     def remember(self, sweep: SweepDir) -> None:
@@ -84,7 +87,10 @@ def prepare(grid: Grid, sweep: SweepDir, flags: argparse.Namespace, place: Place
     statuses = statuses_of(grid, sweep)
     rate = choose_rate(grid, statuses, devices or Devices(), flags.device, flags.mfu, flags.step_ms, flags.step_devices)
     file = sweep.path / "plan.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        known = read_json(file) or {}
+    except UserError:  # what was measured once can be measured again
+        known = {}
     plan = make_plan(grid, wish_of(flags), devices, known, lambda news: console.print(news, highlight=False))
     return Prepared(grid, cut(grid, plan.sizes), plan, rungs, rate, costs(grid, rate, statuses))
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.journal import Record, interruptions, newest
 from launch.submissions import Submission, Submissions
 from launch.sweep_dir import SweepDir
+from vit_attn.spec.errors import UserError
 from vit_attn.store.run_dir import FINISHED, RunDir, Status
 
 NOT_AT_WORK = ("waiting", "stopped", "paused", "failed", "interrupted")
@@ -39,7 +41,12 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.sweep = SweepDir(path)
         self.packs = self.sweep.packs()
-        self.steps = {pack: _steps_of(runs[0]) for pack, runs in self.packs.items()}  # the same for all members of a pack
+        self.steps = {pack: _steps_of(runs) for pack, runs in self.packs.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all packs have a member with settings: while a sweep's directory is being made, they have not."""
+        return all(self.steps.values())
 
     def look(self) -> list[Progress]:
         submitted = Submissions(self.sweep.path).newest_of_packs()
@@ -51,13 +58,21 @@ class Watch:
         return members
 
 
-def _steps_of(run: RunDir) -> int:
-    spec = run.spec()
-    return 0 if spec is None else spec.train.steps
+def _steps_of(runs: Sequence[RunDir]) -> int:
+    """The same for all members of a pack: of the first that can be read; 0 if there is none."""
+    for run in runs:
+        with suppress(UserError):
+            if (spec := run.spec()) is not None:
+                return spec.train.steps
+    return 0
 
 
 def _progress(run: RunDir, steps: int, submission: Submission | None, records: Sequence[Record]) -> Progress:
-    status = run.status()
+    try:
+        run.spec()
+        status = run.status()
+    except UserError as error:
+        return Progress(run.name, "unreadable", 0, steps, message=str(error))
     state = status.seen_state() if submission is None else _state_on_cluster(status, submission, list(records))
     seconds_left = status.seconds_left if state == "running" else None
     message = status.message if state not in ("submitting", "queued", "starting") else ""

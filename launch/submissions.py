@@ -5,13 +5,13 @@ answer was lost, looks for NAME in the cluster's queue instead of submitting twi
 """
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.sweep_dir import SweepDir
-from vit_attn.store.run_dir import write_json
+from vit_attn.spec.errors import UserError
+from vit_attn.store.run_dir import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,11 @@ class Submissions:
     def read(self) -> list[Submission]:
         found = []
         for file in self.folder.glob("*.json"):
-            values = json.loads(file.read_text())
-            found.append(Submission(**{**values, "packs": tuple(values["packs"])}))
+            values = read_json(file) or {}
+            try:
+                found.append(Submission(**{**values, "packs": tuple(values["packs"])}))
+            except (KeyError, TypeError) as error:
+                raise UserError(f"{file} is not a submission's file ({error}): look for its jobs, and delete it") from error
         return sorted(found, key=lambda one: one.time)
 
     def newest_of_packs(self) -> dict[str, Submission]:

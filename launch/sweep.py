@@ -44,9 +44,13 @@ def main(argv: Sequence[str], backends: Mapping[str, Callable[[Site], Backend]] 
         raise UserError(f"--max-parallel={flags.max_parallel} must be at least 1")
     if str(flags.workdir) == ".":
         raise UserError("--workdir is empty or '.': a sweep needs a directory of its own, for example --workdir runs/grid")
+    if not flags.ask_above >= 0:
+        raise UserError(f"--ask-above={flags.ask_above} must be a number of core-hours, at least 0")
     grid = load_grid(flags.config, overrides, lambda members: confirm_members(members, flags.yes))
     sweep, console = SweepDir(flags.workdir), wide_console()
     sweep.check(grid)
+    if not flags.dry_run and sweep.path.exists() and sweep.at_work():
+        return watch_other(sweep, console)
     place = Place(flags.backend, flags.max_parallel)
     backend = place.open(sweep, len(grid.packs), backends)
     if backend.sees_files:

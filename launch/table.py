@@ -13,7 +13,7 @@ from vit_attn.store.run_dir import FINISHED
 STYLES = {
     **{"waiting": "dim", "submitting": "dim cyan", "queued": "dim cyan", "starting": "cyan", "running": "bold cyan"},
     **{"done": "green", "paused": "cyan", "halved": "dim green"},
-    **{"diverged": "yellow", "stopped": "yellow", "interrupted": "yellow", "failed": "bold red"},
+    **{"diverged": "yellow", "stopped": "yellow", "interrupted": "yellow", "failed": "bold red", "unreadable": "bold red"},
 }
 
 

@@ -59,12 +59,12 @@ def draw(chart: Chart) -> Figure:
 
 
 def _draw_panel(axis: Axes, panel: Panel, looks: Mapping[str, Look], marks: Mapping[str, str]) -> None:
-    for series in panel.series:
+    for order, series in enumerate(panel.series):
         look = looks[series.label]
         for point in series.points:
             if point.x is None:
                 _draw_level(axis, point, look)
-        _draw_line(axis, [point for point in series.points if point.x is not None], look, marks)
+        _draw_line(axis, [point for point in series.points if point.x is not None], look, marks, order / len(panel.series))
     _draw_diverged(axis, panel.series, looks)
     axis.grid(True, color="#E3E3E3", linewidth=0.8)
     axis.set_axisbelow(True)
@@ -72,13 +72,14 @@ def _draw_panel(axis: Axes, panel: Panel, looks: Mapping[str, Look], marks: Mapp
     axis.margins(x=0.06, y=0.09)
 
 
-def _draw_line(axis: Axes, points: Sequence[Point], look: Look, marks: Mapping[str, str]) -> None:
+def _draw_line(axis: Axes, points: Sequence[Point], look: Look, marks: Mapping[str, str], order: float) -> None:
+    """`order`: from 0 for the first line to nearly 1 for the last, which is thinner: below one that lies on it, it shows."""
     if not points:
         return
     xs, means = [point.x or 0.0 for point in points], [point.mean for point in points]
     face = "white" if look.hollow else look.colour
-    style: Any = {"color": look.colour, "markerfacecolor": face, "markersize": 6.5, "markeredgewidth": 1.5}
-    axis.plot(xs, means, linestyle=_dashes(look), linewidth=1.8, marker="" if marks else look.marker, **style)
+    style: Any = {"color": look.colour, "markerfacecolor": face, "markersize": 8 - 3 * order, "markeredgewidth": 1.5}
+    axis.plot(xs, means, linestyle=_dashes(look), linewidth=2.6 - 1.4 * order, marker="" if marks else look.marker, **style)
     for point in points if marks else ():
         axis.plot([point.x or 0.0], [point.mean], marker=marks[point.mark], **style)
     if any(point.std for point in points):
@@ -143,6 +144,7 @@ def _label(chart: Chart, axes: Sequence[Axes], columns: int) -> None:
 
 
 def _legend(figure: Figure, chart: Chart, looks: Mapping[str, Look], marks: Mapping[str, str]) -> None:
+    drawn = {series.label for series in chart.series if series.points or series.diverged}
     levels = {series.label for series in chart.series if all(point.x is None for point in series.points)}
     handles = [
         Line2D(
@@ -157,6 +159,7 @@ def _legend(figure: Figure, chart: Chart, looks: Mapping[str, Look], marks: Mapp
             markeredgewidth=1.5,
         )
         for label, look in looks.items()
+        if label in drawn
     ]
     if any(series.diverged for series in chart.series):
         handles.append(Line2D([], [], color="#555555", marker="x", markeredgewidth=2, linestyle="none", label="diverged"))

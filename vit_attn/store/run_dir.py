@@ -91,19 +91,19 @@ class RunDir:
 
     def spec(self) -> RunSpec | None:
         """The run that lives here; None where there is none."""
-        values = _read_json(self.path / "config.json")
+        values = read_json(self.path / "config.json")
         return None if values is None else resolve(values)
 
     def status(self) -> Status:
         """The newest status; `waiting` where nothing was written yet."""
-        values = _read_json(self.path / "status.json")
+        values = read_json(self.path / "status.json")
         known = {f.name for f in dataclasses.fields(Status)}
         read: dict[str, Any] = {key: value for key, value in (values or {}).items() if key in known}
         return Status(**read)
 
     def check(self, spec: RunSpec) -> None:
         """Raises UserError, with the differing keys, if another run lives here, or if nothing could be written here."""
-        values = _read_json(self.path / "config.json")
+        values = read_json(self.path / "config.json")
         if values is not None and (different := differences(values, dataclasses.asdict(spec))):
             raise UserError(
                 f"{self.path} holds another run, which differs in {'; '.join(different)}: take another --workdir, "
@@ -275,7 +275,8 @@ def write_json(path: Path, values: Any, durable: bool = True) -> None:
         raise
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """None where there is no file. Raises UserError for one that does not hold a dictionary."""
     try:
         values = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -283,5 +284,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a run's file: it holds a {type(values).__name__}")
+        raise UserError(f"{path} is not one of ours: it holds a {type(values).__name__}")
     return values
