@@ -21,7 +21,7 @@ TERMINAL = {"COLUMNS": "120", "LINES": "40", "TERM": "xterm"}
 
 def status_of(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launch.status", str(path), *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.fixture
