@@ -47,6 +47,9 @@ class Labelled:
     def where(self, index):
         return f"example {index} of memory"
 
+    def identity(self, index):
+        return f"memory {index}"
+
     def order(self, position, seed):
         raise AssertionError
 

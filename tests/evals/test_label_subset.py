@@ -31,7 +31,7 @@ class Named:
     """Of a source only what its classes are called."""
 
     name, split = "memory/1.0.0", "validation"
-    __len__ = __getitem__ = where = order = lambda *_: 0
+    __len__ = __getitem__ = where = identity = order = lambda *_: 0
 
     def __init__(self, label_names):
         self.label_names = label_names
