@@ -23,6 +23,7 @@ from vit_attn.spec.errors import RunError, UserError, exit_code_of, one_line
 from vit_attn.spec.flags import Flags
 from vit_attn.spec.load import load_config, override, split_overrides
 from vit_attn.spec.quant import QuantSpec, check_int8, resolve_quant
+from vit_attn.store.finished import done_members
 from vit_attn.store.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -101,16 +102,7 @@ def _places(path: Path, workdir: Path | None, quant: QuantSpec) -> dict[RunDir, 
     """The runs, and where the results of each go. Raises UserError where there is none to quantize."""
     if (path / "config.json").exists():
         return {RunDir(path): workdir or path / "quant" / quant.name}
-    runs = [RunDir(config.parent) for config in sorted(path.glob("*/config.json"))]
-    if not runs:
-        raise UserError(f"--run={path} holds no run: neither it nor a directory in it has a config.json")
-    states = {run: run.status().seen_state() for run in runs}
-    done = [run for run in runs if states[run] == "done"]
-    if not done:
-        raise UserError(f"--run={path} has no member that is done: they are {', '.join(sorted(set(states.values())))}")
-    for run in runs:
-        if run not in done:
-            print(f"note: {run.path} is left out: {states[run]}", file=sys.stderr)
+    done = done_members(path, f"--run={path}")
     return {run: (workdir / run.name if workdir else run.path / "quant" / quant.name) for run in done}
 
 

@@ -1,12 +1,12 @@
 """Which runs are looked into, and where what is found of each goes. No jax in here."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec
+from vit_attn.store.finished import done_members
 from vit_attn.store.run_dir import RunDir, check_writable
 
 FOLDER = "outliers"
@@ -47,17 +47,7 @@ def summary_folder(paths: Sequence[Path], workdir: Path | None) -> Path:
 def _runs_in(path: Path) -> list[RunDir]:
     if _is_run(path):
         return [RunDir(path)]
-    runs = [RunDir(config.parent) for config in sorted(path.glob("*/config.json"))]
-    if not runs:
-        raise UserError(f"{path} holds no run: neither it nor a directory in it has a config.json")
-    states = {run: run.status().seen_state() for run in runs}
-    done = [run for run in runs if states[run] == "done"]
-    if not done:
-        raise UserError(f"{path} has no member that is done: they are {', '.join(sorted(set(states.values())))}")
-    for run in runs:
-        if run not in done:
-            print(f"note: {run.path} is left out: {states[run]}", file=sys.stderr)
-    return done
+    return done_members(path, str(path))
 
 
 def _is_run(path: Path) -> bool:
