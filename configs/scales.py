@@ -6,7 +6,7 @@ paper: ImageNet, as in the papers. small: CIFAR-10, for one accelerator. tiny: t
 from typing import Any
 
 from configs.common import parse_arg
-from configs.grid import Point, constant, product
+from configs.grid import Point, constant, product, zipped
 
 I21K, I1K, QUANT = "configs/vit_i21k.py", "configs/vit_i1k.py", "configs/vit_s16_quant.py"
 SMALL: Point = {
@@ -53,6 +53,13 @@ def one_vit(scale: str) -> list[Point]:
     if scale == "small":
         return constant([SMALL], variant="Ti/4", qk_norm="none")
     return constant([TINY], variant="nano/4", qk_norm="none")
+
+
+def lasting(*steps: int) -> list[Point]:
+    """Trainings of so many steps each, a tenth of them warmup, with one evaluation at half time and one at the end."""
+    return zipped(
+        **{"train.steps": steps, "train.warmup_steps": [n // 10 for n in steps], "eval.steps": [n // 2 for n in steps]}
+    )
 
 
 def clipped(gammas: list[float], scale: str) -> list[Point]:
