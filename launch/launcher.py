@@ -38,6 +38,7 @@ def launch(sweep: SweepDir, stages: Iterable[Stage], backend: Callable[[int], Ba
         for stage in stages:
             for news in stage.news:
                 shown.say(news)
+            sweep.begin_stage(stage.packs)
             todo = sum(not all_finished(runs) for runs in stage.packs.values())
             schedule = Schedule(sweep, backend(todo), shown.say, stage.packs)
             by = _train(schedule, Watch(sweep.path), shown, requests)

@@ -63,6 +63,11 @@ def make_plan(
     `known`: what an earlier plan has measured. `say` takes news while programs are compiled. Raises UserError."""
     if isinstance(wish.pack, int) and wish.pack < 1:
         raise UserError(f"--pack={wish.pack} must be at least 1, auto or all")
+    if devices is None and wish.devices_per_pack is not None:
+        raise UserError(
+            f"--devices-per-pack={wish.devices_per_pack} shares out the devices of this machine (--backend local); elsewhere a "
+            "pack gets what the backend's own settings ask for"
+        )
     here = devices or Devices()
     each, why = _devices_per_pack(grid, wish, here)
     groups = len(here.ids) // each if each else wish.max_parallel or 1

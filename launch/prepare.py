@@ -98,7 +98,7 @@ def prepare(grid: Grid, sweep: SweepDir, flags: argparse.Namespace, place: Place
 def confirm_members(count: int, yes: bool) -> None:
     """Before so many members are resolved. Raises UserError if there are more than the user agrees to."""
     if count > MANY_MEMBERS:
-        confirm(f"this sweep has {count:,} members, more than {MANY_MEMBERS:,}", yes)
+        confirm(f"this sweep has {count:,} members, more than {MANY_MEMBERS:,}", yes, "make the grid smaller, or ")
 
 
 def _directories(grid: Grid, sweep: SweepDir) -> dict[str, list[RunDir]]:

@@ -17,8 +17,9 @@ NOT_AT_WORK = ("waiting", "stopped", "paused", "failed", "interrupted")
 
 @dataclass(frozen=True)
 class Progress:
-    """One member. `metrics` are the newest; `seconds_left` is None where nobody works on it; `updated` is in unix seconds;
-    `preempted`: how often a cluster took its node away."""
+    """One member. `goal`: the step at which it pauses (a rung of successive halving), None if it goes on to `steps`. `metrics`
+    are the newest; `seconds_left` is None where nobody works on it; `updated` is in unix seconds; `preempted`: how often a
+    cluster took its node away."""
 
     name: str
     state: str
@@ -29,10 +30,17 @@ class Progress:
     message: str = ""
     updated: float = 0.0
     preempted: int = 0
+    goal: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
 
     @property
     def steps_left(self) -> int:
-        return 0 if self.state in FINISHED else self.steps - self.step
+        """To its goal, which is not known to be passed."""
+        end = self.steps if self.goal is None else min(self.goal, self.steps)
+        return 0 if self.finished else max(end - self.step, 0)
 
 
 class Watch:
@@ -69,15 +77,24 @@ def _steps_of(runs: Sequence[RunDir]) -> int:
 
 def _progress(run: RunDir, steps: int, submission: Submission | None, records: Sequence[Record]) -> Progress:
     try:
-        run.spec()
-        status = run.status()
+        spec, status = run.spec(), run.status()
     except UserError as error:
         return Progress(run.name, "unreadable", 0, steps, message=str(error))
     state = status.seen_state() if submission is None else _state_on_cluster(status, submission, list(records))
     seconds_left = status.seconds_left if state == "running" else None
     message = status.message if state not in ("submitting", "queued", "starting") else ""
-    preempted = interruptions(list(records))
-    return Progress(run.name, state, status.step, steps, status.metrics, seconds_left, message, status.updated, preempted)
+    return Progress(
+        run.name,
+        state,
+        status.step,
+        steps,
+        status.metrics,
+        seconds_left,
+        message,
+        status.updated,
+        preempted=interruptions(list(records)),
+        goal=spec.loop.until if spec else None,
+    )
 
 
 def _state_on_cluster(status: Status, submission: Submission, records: list[Record]) -> str:
@@ -103,9 +120,9 @@ def mark_starting(members: Sequence[Progress], started: Mapping[str, float]) -> 
 
 
 def seconds_left(before: Sequence[Progress], now: Sequence[Progress], elapsed: float) -> float | None:
-    """Time to the end of the sweep if a step goes on costing what it cost since `before`; None until a step was made."""
+    """Time until all reach their goals if a step goes on costing what it cost since `before`; None until one was made."""
     left = sum(member.steps_left for member in now)
-    made = sum(member.steps_left for member in before) - left
+    made = sum(member.step for member in now) - sum(member.step for member in before)
     return elapsed * left / made if made > 0 else None
 
 

@@ -77,7 +77,10 @@ class Schedule:
         workers = len(self.running)
         self.say(f"{by}: waiting for {workers} workers to save and end" if workers else f"{by}: no worker is at work")
         for attempt in self.running:
-            attempt.job.stop()
+            try:
+                attempt.job.stop()
+            except (BusyError, UserError) as error:  # a worker that sees the stop file ends without being asked
+                self.say(f"{by}: pack {attempt.pack} could not be asked to end ({error}); launch.stop asks again")
 
     def started(self) -> dict[str, float]:
         """Members whose worker is alive, with the time at which it was started (unix seconds). Of a queue nobody knows it."""

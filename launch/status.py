@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         _print_logs(watch, members, console)
         return 0
     with Live(overview(members, height=console.height), console=console, auto_refresh=False) as live:
-        while any(member.steps_left for member in members):
+        while not all(member.finished for member in members):
             time.sleep(REFRESH_SECONDS)
             members = watch.look()
             live.update(overview(members, left=seconds_left_now(members), height=console.height), refresh=True)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 def _print_logs(watch: Watch, members: Sequence[Progress], console: Console) -> None:
     """The last lines of what failed packs have printed."""
     failed = {member.name for member in members if member.state == "failed"}
-    packs = [pack for pack, runs in watch.packs.items() if any(run.name in failed for run in runs)]
+    packs = [pack for pack, names in watch.sweep.packs_at_work().items() if failed & {*names}]
     for pack in packs[:PACKS_SHOWN]:
         if lines := last_lines(watch.sweep.log(pack), LINES_SHOWN):
             text = "\n  ".join([f"pack {pack}, end of {watch.sweep.log(pack)}:", *lines])

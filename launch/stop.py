@@ -20,7 +20,7 @@ from launch.progress import Watch
 from launch.sweep_dir import SweepDir, all_finished, some
 from launch.table import summary
 from vit_attn.report.table import wide_console
-from vit_attn.spec.errors import RunError, exit_code_of
+from vit_attn.spec.errors import RunError, UserError, exit_code_of
 from vit_attn.spec.flags import Flags
 from vit_attn.store.run_dir import RunDir
 
@@ -58,11 +58,17 @@ def _ask_cluster(sweep: SweepDir) -> dict[str, Job]:
     backend = last_place(sweep).open(sweep, len(packs), BACKENDS)
     try:
         jobs = backend.attach(tasks)
+        for job in jobs.values():
+            job.stop()
     except BusyError as busy:
-        raise RunError(f"{busy}; workers will see {sweep.stop_file} all the same") from busy
-    for job in jobs.values():
-        job.stop()
+        raise RunError(f"{busy}; {_told_all_the_same(sweep)}") from busy
+    except UserError as error:
+        raise UserError(f"{error}; {_told_all_the_same(sweep)}") from error
     return jobs
+
+
+def _told_all_the_same(sweep: SweepDir) -> str:
+    return f"workers that see {sweep.stop_file} save and end all the same"
 
 
 def _alive_here(packs: Mapping[str, list[RunDir]]) -> bool:

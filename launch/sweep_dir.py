@@ -3,6 +3,8 @@
 sweep.json   id, config, overrides, packs, their members      logs/<pack>.log   what the workers printed
 <member>/    the run directory of each member                .lock             held by the launcher that works here
 launch.json  where it was launched last                      stop              there, if launch.stop asked all to end
+plan.json    what compiled programs said of their memory     halving.json      with --halve-at: who ended at which rung
+stage.json   packs of the present rung, where they are not those of sweep.json
 On a cluster: submissions/ what was handed to it, jobs/ what became of each pack, slurm/ what Slurm itself printed.
 """
 
@@ -10,7 +12,7 @@ import dataclasses
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,21 @@ class SweepDir:
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.file} is not a sweep's file: {type(error).__name__}: {error}") from error
 
+    def packs_at_work(self) -> dict[str, list[str]]:
+        """The names of the members of each pack that a launcher trained last, under which its log goes.
+
+        While a sweep is halved, these are not the packs of sweep.json.
+        """
+        try:
+            return {pack: list(names) for pack, names in json.loads(self._stage_file.read_text()).items()}
+        except (OSError, ValueError, AttributeError, TypeError):  # none is there, or a damaged one
+            return _names_of(self.packs())
+
+    def begin_stage(self, packs: Mapping[str, list[RunDir]]) -> None:
+        """Writes `packs_at_work`."""
+        if (names := _names_of(packs)) != self.packs_at_work():
+            write_json(self._stage_file, names)
+
     def check(self, grid: Grid) -> None:
         """Raises UserError, naming members and settings, if anything else lives here or nothing can be written here."""
         check_writable(self.path)
@@ -78,7 +95,7 @@ class SweepDir:
         """Writes what is not there yet: sweep.json (anew if the packs are others now), and the config.json of every member."""
         self.log("").parent.mkdir(parents=True, exist_ok=True)
         packs = {pack.name: [member.name for member in pack.members] for pack in grid.packs}
-        if not self.file.exists() or {name: [run.name for run in runs] for name, runs in self.packs().items()} != packs:
+        if not self.file.exists() or _names_of(self.packs()) != packs:
             drawn = self.id if self.file.exists() else f"{_slug(self.path.absolute().name)}-{secrets.token_hex(4)}"
             write_json(self.file, {"id": drawn, **_as_json(grid)})
         for member in grid.members:
@@ -104,11 +121,18 @@ class SweepDir:
         except AtWorkError:
             return True
 
+    @property
+    def _stage_file(self) -> Path:
+        return self.path / "stage.json"
+
     def _read(self) -> dict[str, Any]:
         try:
             values = json.loads(self.file.read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.file} is not a sweep's file: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{self.file} is not a sweep's file: {type(error).__name__}: {error}. Restore it, or delete it: the command "
+                "that launched the sweep writes it again"
+            ) from error
         if not isinstance(values, dict):
             raise UserError(f"{self.file} is not a sweep's file: it holds a {type(values).__name__}")
         return values
@@ -129,7 +153,7 @@ class SweepDir:
             try:
                 old = run.spec()
             except UserError as error:
-                raise UserError(f"{run.path}/config.json: {error}") from error
+                raise UserError(f"{error}. Restore it, or take another --workdir") from error
             if old is not None:
                 for difference in differences(dataclasses.asdict(old), dataclasses.asdict(member.spec)):
                     differing.setdefault(difference, []).append(member.name)
@@ -147,6 +171,10 @@ def _is_over(run: RunDir) -> bool:
         return status.state in FINISHED
     spec = run.spec()
     return spec is not None and status.over(spec.loop.until)
+
+
+def _names_of(packs: Mapping[str, list[RunDir]]) -> dict[str, list[str]]:
+    return {pack: [run.name for run in runs] for pack, runs in packs.items()}
 
 
 def some(names: list[str]) -> str:

@@ -33,7 +33,8 @@ def summary(members: Sequence[Progress], elapsed: float | None = None, left: flo
     finished = sum(counts[state] for state in FINISHED)
     states = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
     times = [f"{clock(elapsed)} passed"] if elapsed is not None else []
-    times += [f"about {clock(left)} left"] if left else []
+    rung = " to the rung" if any(member.goal is not None and not member.finished for member in members) else ""
+    times += [f"about {clock(left)} left{rung}"] if left else []
     return "; ".join(filter(None, (f"{finished} of {len(members)} finished: {states}", ", ".join(times))))
 
 
@@ -69,7 +70,9 @@ def _table(members: Sequence[Progress]) -> Table:
         table.add_column("preempted", justify="right", no_wrap=True)
     for member in members:
         style = STYLES.get(member.state, "")
-        step = f"{member.step}/{member.steps}" if member.step or member.state not in NOT_AT_WORK else f"-/{member.steps}"
+        step = f"{member.step if member.step or member.state not in NOT_AT_WORK else '-'}/{member.steps}"
+        if member.goal is not None and not member.finished:
+            step += f" (rung at {member.goal})"
         times = [f"{member.preempted}x" if member.preempted else "-"] if preempted else []
         table.add_row(member.name, Text(member.state, style=style), step, *_numbers(member), *times)
     return table

@@ -123,8 +123,36 @@ def test_a_member_is_starting_until_its_worker_has_spoken():
 def test_time_left_is_that_of_the_steps_left():
     before = [member("a", "done", 100), member("b", "waiting"), member("c", "waiting")]
     now = [member("a", "done", 100), member("b", "diverged", 30), member("c", "running", 20)]
-    assert seconds_left(before, now, elapsed=12.0) == pytest.approx(12.0 * 80 / 120)
+    assert seconds_left(before, now, elapsed=12.0) == pytest.approx(12.0 * 80 / 50)
     assert seconds_left(before, before, elapsed=12.0) is None
+
+
+def test_before_a_rung_the_time_left_is_that_to_the_rung():
+    halved = Progress("a", "halved", 25, 100, goal=25)
+    before = [halved, Progress("b", "paused", 25, 100, goal=50), Progress("c", "running", 30, 100, goal=50)]
+    now = [halved, Progress("b", "running", 35, 100, goal=50), Progress("c", "paused", 50, 100, goal=50)]
+    assert [one.steps_left for one in now] == [0, 15, 0]
+    assert seconds_left(before, now, elapsed=12.0) == pytest.approx(12.0 * 15 / 30)
+    console = wide_console()
+    with console.capture() as captured:
+        console.print(overview(now, left=60))
+    assert row_of(captured.get(), "c")[1:6] == ["paused", "50/100", "(rung", "at", "50)"]
+    assert row_of(captured.get(), "a")[2] == "25/100"
+    assert "about 1:00 left to the rung" in captured.get()
+
+
+def test_the_log_of_a_rung_is_shown_by_the_packs_of_the_rung(sweep):
+    directory = SweepDir(sweep)
+    directory.log("relu_p7").write_text("the first rung was fine\n")
+    directory.begin_stage({"relu_p7_1of2": [RunDir(sweep / MEMBERS[1])], "relu_p7_2of2": [RunDir(sweep / MEMBERS[2])]})
+    directory.log("relu_p7_2of2").write_text("out of luck\n")
+    RunDir(sweep / MEMBERS[2]).write_status("failed", step=7, steps=250, message="exit code 1")
+    shown = status_of(sweep).stdout
+    assert "out of luck" in shown
+    assert "pack relu_p7_2of2, end of" in shown
+    assert "fine" not in shown
+    (sweep / "stage.json").write_text("[1")  # a damaged one says nothing
+    assert "the first rung was fine" in status_of(sweep).stdout
 
 
 def test_a_low_terminal_shows_the_members_at_work():

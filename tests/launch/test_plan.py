@@ -90,6 +90,7 @@ def test_what_is_said_is_done(grid, wish, devices, slots, sizes):
         (Wish(0), Devices(), "--pack=0 must be at least 1"),
         (Wish("auto"), None, "--pack=auto measures the devices of this machine, and packs train elsewhere"),
         (Wish(devices_per_pack=2), Devices(), "--devices-per-pack=2: no accelerator is seen here"),
+        (Wish(devices_per_pack=2), None, "--devices-per-pack=2 shares out the devices of this machine (--backend local)"),
         (
             Wish(devices_per_pack=3),
             GPUS,
@@ -238,7 +239,10 @@ def test_a_million_members_are_counted_before_they_are_made(sweeps):
     for flags in ((), ("--dry-run",)):
         code, _, err = sweeps.run(*flags, config=config)
         assert (code, len(err.splitlines())) == (2, 1)
-        assert "this sweep has 1,000,000 members, more than 10,000: say --yes to do it all the same" in err
+        assert (
+            "this sweep has 1,000,000 members, more than 10,000: make the grid smaller, or say --yes to do it all the same"
+            in err
+        )
     assert not sweeps.workdir.exists()
 
 

@@ -103,11 +103,7 @@ def _rows_in(path: Path) -> Collected:
 
 
 def _row(run: RunDir, sweep: SweepFile) -> Row:
-    try:
-        spec = run.spec()
-    except UserError as error:
-        raise UserError(f"{run.path / 'config.json'}: {error}") from error
-    if spec is None:
+    if (spec := run.spec()) is None:
         raise UserError(f"{run.path / 'config.json'} has just gone")
     status = run.status()
     metrics = {**_numbers(run, status), **aftermath(run.path)}

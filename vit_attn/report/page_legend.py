@@ -21,7 +21,9 @@ CROSS = '<path d="M1 1L9 9M9 1L1 9" stroke="#555" stroke-width="2"/>'
 
 def legend(chart: Chart) -> str:
     """A press on a line's name hides it in all panels, and shows it again."""
-    looks, marks = looks_of(chart.series), marks_of(chart.series)
+    there = {series.label for series in chart.series if series.points or series.diverged}
+    looks = {label: look for label, look in looks_of(chart.series).items() if label in there}
+    marks = marks_of(chart.series)
     levels = {series.label for series in chart.series if all(point.x is None for point in series.points)}
     items = [
         f'<button type="button" aria-pressed="true" data-label="{html.escape(label)}">'

@@ -14,6 +14,7 @@ SYMBOLS = {
 PAD = 0.06  # of the range, on each side
 MOST_TICKS = 9
 ACROSS = 20  # parts of a level
+WIDEST, THINNEST = 2.8, 1.4  # of the lines of a panel, in pixels: its first and its last
 
 
 def plots_of(chart: Chart | Dots) -> list[Plot]:
@@ -32,7 +33,11 @@ def _panels(chart: Chart) -> list[Plot]:
         layout = {"xaxis": _axis(chart.x_html, x_range, chart.log_x), "yaxis": _axis(panel.y_label, y_range, chart.log_y)}
         if not chart.log_x and len(xs) <= MOST_TICKS:
             layout["xaxis"] |= {"tickvals": xs}
-        data = [trace for series in panel.series for trace in _traces(series, looks[series.label], marks, x_range)]
+        data = []
+        for order, series in enumerate(panel.series):  # one that lies below another is wider than that, and shows
+            traces = _traces(series, looks[series.label], marks, x_range)
+            width = WIDEST - (WIDEST - THINNEST) * order / len(panel.series)
+            data += [trace | {"line": trace["line"] | {"width": width}} if "line" in trace else trace for trace in traces]
         data += _crosses(panel, looks, y_range)
         plots.append({"title": panel.title, "data": data, "layout": layout})
     return plots
@@ -86,7 +91,7 @@ def _line(
         "mode": mode,
         "text": [_words(point) for point in points],
     }
-    line |= {"line": {"color": look.colour, "dash": dash, "width": 2}, "marker": marker}
+    line |= {"line": {"color": look.colour, "dash": dash}, "marker": marker}
     traces.append(both | line | {"hovertemplate": f"<b>{label}</b><br>%{{text}}<extra></extra>"})
     return traces
 

@@ -46,7 +46,7 @@ def publish(paths: Sequence[Path], console: Console, names: Sequence[str] = (), 
     if len(rows) > MOST_ROWS:
         console.print(f"and {len(rows) - MOST_ROWS} more, in results.md", highlight=False)
     _tell_missing(console, rows, missing, lost)
-    _tell_figures(console, found, names)
+    _tell_figures(console, found, names, rows, metric)
     for name, files in (("Figure", pictures), ("Results", tables)):
         for file in files:
             console.print(f"{name}: {file}", markup=False, highlight=False, soft_wrap=True)
@@ -80,10 +80,13 @@ def _tell_missing(console: Console, rows: Sequence[Row], missing: Sequence[str],
         console.print(f"  and {len(missing) - MOST_LINES} more, in results.md", highlight=False)
 
 
-def _tell_figures(console: Console, found: Drawings, names: Sequence[str]) -> None:
+def _tell_figures(console: Console, found: Drawings, names: Sequence[str], rows: Sequence[Row], metric: Metric) -> None:
     """Which are not drawn, and why; a figure's own gaps that the list of missing runs does not tell are in the page."""
     if not any(drawing.has_points for drawing in found.drawn):
         console.print("No figure yet: no member is finished.", style="yellow")
+        if metric.name not in (known := {name for row in rows for name in row.metrics}) and known:
+            words = f"No member has the metric {metric.name!r} so far; they have {', '.join(sorted(known))}"
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
     if ALL in names:
         for name, why in found.absent.items():
             console.print(f"Not drawn: {name}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -90,9 +90,14 @@ class RunDir:
         return place_of(self.path, spec.loop)
 
     def spec(self) -> RunSpec | None:
-        """The run that lives here; None where there is none."""
-        values = read_json(self.path / "config.json")
-        return None if values is None else resolve(values)
+        """The run that lives here; None where there is none. Raises UserError, with the file's name, if it is damaged."""
+        file = self.path / "config.json"
+        if (values := read_json(file)) is None:
+            return None
+        try:
+            return resolve(values)
+        except UserError as error:
+            raise UserError(f"{file} is not the config of a run: {error}") from error
 
     def status(self) -> Status:
         """The newest status; `waiting` where nothing was written yet."""
