@@ -150,6 +150,24 @@ def test_table_8_goes_by_gamma_and_zeta(papers):
     assert dots.rows[1][1][0] == pytest.approx((78.3, 78.4))
 
 
+def test_forms_beyond_table_7_have_its_columns_and_every_width(papers, tmp_path):
+    shutil.copytree(papers / "tables", tmp_path / "W")
+    with pytest.raises(NotHere, match="no form but softmax and clipped_softmax"):
+        drawing("outliers", tmp_path / "W")
+    for norm, number in (("none", 12.0), ("tokens", 9.0)):
+        settings = {"model.attention.h": "relu", "model.attention.alpha": 0.5, "model.patch_norm": norm}
+        metrics = {"val/accuracy": 0.8, "outliers/max_inf_norm": number, "quant/w4a8/accuracy": 0.6, "quant/w6a6/accuracy": 0.5}
+        paper_runs.write_run(tmp_path / "W", f"relu_{norm}", settings, metrics)
+    dots = drawing("outliers", tmp_path / "W")
+    widths = ("W8A8 accuracy (%)", "W4A8 accuracy (%)", "W6A6 accuracy (%)")
+    assert dots.columns == ("validation accuracy (%)", "max inf norm", "kurtosis", *widths)
+    rows = dict(dots.rows)
+    assert len(rows) == 18
+    plain = next(cells for label, cells in rows.items() if "relu" in label and "patch_norm none" in label)
+    assert plain == ((pytest.approx(80.0),), (12.0,), (), (), (pytest.approx(60.0),), (pytest.approx(50.0),))
+    assert drawing("table7", tmp_path / "W").columns[3:] == ("W8A8 accuracy (%)",)  # of its own rows
+
+
 def test_what_was_not_measured_is_told(papers, tmp_path):
     shutil.copytree(papers / "tables", tmp_path / "W")
     for folder in (tmp_path / "W").glob("*_seed1/quant"):
@@ -181,7 +199,7 @@ def test_all_figures_are_written_with_their_numbers(papers):
 
 def test_runs_that_are_not_for_a_figure(papers, tmp_path):
     shutil.copytree(papers / "fig3", tmp_path / "W")
-    for name in ("fig3", "fig4", "table7", "table8", "init"):
+    for name in ("fig3", "fig4", "table7", "table8", "outliers", "init"):
         with pytest.raises(NotHere):
             drawing(name, tmp_path / "W")
     shown = report(tmp_path / "W", "--figure", "fig4")
@@ -194,7 +212,7 @@ def test_a_figure_or_metric_that_is_not_known(papers):
     wrong = report(papers / "fig2", "--figure", "fig5")
     assert wrong.returncode == 2
     assert "--figure: the figure 'fig5' is unknown" in wrong.stderr
-    assert "(choices: fig1, fig2, fig3, fig4, table7, table8, init, all)" in wrong.stderr
+    assert "(choices: fig1, fig2, fig3, fig4, table7, table8, outliers, init, all)" in wrong.stderr
     wrong = report(papers / "fig1", "--metric", "val/acuracy")
     assert wrong.returncode == 2
     assert "--metric: the metric 'val/acuracy' is unknown; did you mean 'val/accuracy'?" in wrong.stderr

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vit_attn.report import fig1, fig2, fig3, fig4, init, overview, table7, table8
+from vit_attn.report import fig1, fig2, fig3, fig4, init, outlier_forms, overview, table7, table8
 from vit_attn.report.collect import Row
 from vit_attn.report.metric import Metric
 from vit_attn.report.series import Drawing, NotHere
@@ -19,6 +19,7 @@ FIGURES: dict[str, Maker] = {
     "fig4": lambda rows, metric, paths: fig4.chart(rows, metric),
     "table7": lambda rows, metric, paths: table7.chart(rows, metric),
     "table8": lambda rows, metric, paths: table8.chart(rows, metric),
+    "outliers": lambda rows, metric, paths: outlier_forms.chart(rows, metric),
     "init": lambda rows, metric, paths: init.chart(rows, paths),
 }
 ALL = "all"

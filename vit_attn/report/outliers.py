@@ -1,5 +1,6 @@
 """What tables 7 and 8 of arXiv:2306.12929 are made of: the columns that are measured of each form of attention."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,23 @@ NORM = ("outliers/max_inf_norm", "outliers/block_inf_norm/max_over_layers", "att
 KURTOSIS = ("outliers/kurtosis", "outliers/block_kurtosis/mean_over_layers", "attention_stats/block_kurtosis/mean_over_layers")
 MAX_NORM = Column("max_inf_norm", "max inf norm", NORM)
 MEAN_KURTOSIS = Column("kurtosis", "kurtosis", KURTOSIS)
-W8A8 = Column("w8a8_accuracy", "W8A8 accuracy (%)", ("quant/w8a8/accuracy",))
+QUANTIZED = r"quant/(w(\d+)a(\d+))/accuracy"
+
+
+def quantized_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """W8A8, and the other widths that a run was quantized to, wide ones first."""
+    found = {match[1]: (-int(match[3]), -int(match[2])) for row in rows for match in _widths(row)} | {"w8a8": (-8, -8)}
+    names = sorted(found, key=lambda name: found[name])
+    return tuple(Column(f"{name}_accuracy", f"{name.upper()} accuracy (%)", (f"quant/{name}/accuracy",)) for name in names)
+
+
+def was_measured(row: Row) -> bool:
+    """Whether its outliers are known, or it was quantized."""
+    return any(name in row.metrics for name in (*NORM, *KURTOSIS)) or bool(_widths(row))
+
+
+def _widths(row: Row) -> list[re.Match[str]]:
+    return [match for name in row.metrics if (match := re.fullmatch(QUANTIZED, name))]
 
 
 def accuracy_column(metric: Metric) -> Column:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vit_attn.report.collect import Row
 from vit_attn.report.group import grouped, names_of, place_of
 from vit_attn.report.metric import Metric
-from vit_attn.report.outliers import GATES, MAX_NORM, MEAN_KURTOSIS, W8A8, accuracy_column, outlier_table
+from vit_attn.report.outliers import GATES, MAX_NORM, MEAN_KURTOSIS, accuracy_column, outlier_table, quantized_columns
 from vit_attn.report.series import Dots, NotHere
 
 
@@ -15,7 +15,7 @@ def chart(rows: Sequence[Row], metric: Metric) -> Dots:
     if not any(row.h == "clipped_softmax" or _gated(row) for row in chosen):
         raise NotHere(f"neither clipped_softmax nor softmax with a gate ({', '.join(GATES)})")
     groups = grouped(sorted(chosen, key=_order), names_of(chosen, _words))
-    columns = (accuracy_column(metric), MAX_NORM, MEAN_KURTOSIS, W8A8)
+    columns = (accuracy_column(metric), MAX_NORM, MEAN_KURTOSIS, *quantized_columns(chosen))
     return outlier_table("table7", "Outliers and quantization", groups, columns)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vit_attn.report.collect import Row
 from vit_attn.report.group import grouped, names_of, place_of
 from vit_attn.report.metric import Metric
-from vit_attn.report.outliers import MAX_NORM, W8A8, accuracy_column, outlier_table
+from vit_attn.report.outliers import MAX_NORM, accuracy_column, outlier_table, quantized_columns
 from vit_attn.report.series import Dots, NotHere
 
 
@@ -16,7 +16,8 @@ def chart(rows: Sequence[Row], metric: Metric) -> Dots:
         raise NotHere("clipped_softmax with fewer than two pairs of gamma and zeta")
     ordered = sorted(chosen, key=lambda row: (place_of(row), row.settings["model.patch_norm"], *_order(row)))
     groups = grouped(ordered, names_of(chosen, _label))
-    return outlier_table("table8", "Clipped softmax by γ and ζ", groups, (accuracy_column(metric), MAX_NORM, W8A8))
+    columns = (accuracy_column(metric), MAX_NORM, *quantized_columns(chosen))
+    return outlier_table("table8", "Clipped softmax by γ and ζ", groups, columns)
 
 
 def _numbers(row: Row) -> tuple[float, float]:
