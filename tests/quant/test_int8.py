@@ -94,6 +94,12 @@ def test_accuracy_and_bytes(run):
     assert told["int8"]["images"] == 500
     assert told["int8"]["accuracy"] > 0.3
     assert abs(told["int8"]["accuracy"] - told["simulated"]["accuracy"]) <= 0.002
+    results = json.loads((run / "quant/w8a8/results.json").read_text())
+    assert results["int8"] == told["int8"]
+    assert results["metrics"]["quant/w8a8/int8/accuracy"] == told["int8"]["accuracy"]
+    (row,) = map(json.loads, (run / "quant/w8a8/int8/metrics.jsonl").read_text().splitlines())
+    assert row == {"step": results["step"], **{k: v for k, v in results["metrics"].items() if k.startswith("quant/w8a8/int8/")}}
+    assert list((run / "quant/w8a8/int8").glob("events.out.*"))
     size = (run / "quant/w8a8/int8/parameters.safetensors").stat().st_size
     assert told["parameter_bytes"]["int8"] <= size
     assert told["parameter_bytes"]["int8"] < 0.27 * told["parameter_bytes"]["float32"]

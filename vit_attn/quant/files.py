@@ -4,6 +4,7 @@ results.json     settings, accuracy of each estimator with its spread, the best,
 ranges.json      by name: scales of weights, and ranges, scale and zero of activations, for each estimator and subset
 metrics.jsonl    quant/w8a8/accuracy, quant/w8a8/ESTIMATOR/accuracy, quant/float32/accuracy ..., at the step of the checkpoint;
 events.out.*     the same for TensorBoard
+int8/            on demand: the member in integers, see quant.int8; its accuracy is in results.json too
 """
 
 import json
@@ -20,7 +21,7 @@ from vit_attn.spec.quant import QuantSpec, as_values
 from vit_attn.store.metrics import MetricsLog
 from vit_attn.store.run_dir import RunDir, write_json
 
-RESULTS, RANGES = "results.json", "ranges.json"
+RESULTS, RANGES, INT8 = "results.json", "ranges.json", "int8"
 SPREAD = ("accuracy", "top5", "loss")
 
 
@@ -71,11 +72,24 @@ def _with_spread(several: list[dict[str, float]]) -> dict[str, Any]:
 def write(folder: Path, results: dict[str, Any], quant: QuantSpec, found: Measured) -> None:
     """results.json comes last: where it is, all is."""
     write_json(folder / RANGES, ranges_of(found))
+    _log(folder, results["step"], quant, results["metrics"])
+    write_json(folder / RESULTS, results)
+
+
+def with_int8(folder: Path, results: dict[str, Any], quant: QuantSpec, found: dict[str, float]) -> dict[str, Any]:
+    """The results with what the INT8 member has reached, written; its own metrics lie in int8/, beside its other files."""
+    metrics = {f"quant/{quant.name}/{INT8}/{key}": found[key] for key in SPREAD}
+    _log(folder / INT8, results["step"], quant, metrics)
+    results = {**results, INT8: found, "metrics": {**results["metrics"], **metrics}}
+    write_json(folder / RESULTS, results)
+    return results
+
+
+def _log(folder: Path, step: int, quant: QuantSpec, metrics: dict[str, float]) -> None:
     hparams = {key: value for key, value in as_values(quant).items() if isinstance(value, str | int | float)}
     log = MetricsLog(RunDir(folder), -1, hparams)
-    log.write(results["step"], results["metrics"])
+    log.write(step, metrics)
     log.close()
-    write_json(folder / RESULTS, results)
 
 
 def ranges_of(found: Measured) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vit_attn.interop.stablehlo import serialized_function, write_program
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.parallel.mesh import replicated
 from vit_attn.parallel.processes import say
-from vit_attn.quant.files import RANGES
+from vit_attn.quant.files import INT8, RANGES
 from vit_attn.quant.grid import Grid, highest_of
 from vit_attn.quant.measure import common_mesh, evaluate, in_float32
 from vit_attn.quant.names import Names, names_of
@@ -36,15 +36,15 @@ from vit_attn.spec.run import RunSpec, knobs_of, static_of
 from vit_attn.store.paths import nested, paths_of
 from vit_attn.store.run_dir import write_json
 
-FOLDER, PARAMETERS, PROGRAM = "int8", "parameters.safetensors", "model.stablehlo"
+PARAMETERS, PROGRAM = "parameters.safetensors", "model.stablehlo"
 SCALE = ":scale"
 
 
 def write_int8(
     out: Path, spec: RunSpec, step: int, params: Any, quant: QuantSpec, results: dict[str, Any], program: bool
-) -> None:
-    """Builds the member of the ranges in `out`, evaluates it, and writes its files; ranges.json comes last."""
-    estimator, folder = results["best"], out / FOLDER
+) -> dict[str, float]:
+    """Builds the member of the ranges in `out`, evaluates it, and writes its files; ranges.json comes last. Its metrics."""
+    estimator, folder = results["best"], out / INT8
     found = json.loads((out / RANGES).read_text())
     names = _names(spec.model, params, quant)
     rounded = _rounded(names, quant, found["weight_scales"], found["activations"][estimator][0])
@@ -66,6 +66,7 @@ def write_int8(
         f"{folder}: INT8 accuracy {accuracy['accuracy']:.4f} (simulated {simulated['accuracy']:.4f}, {estimator}); "
         f"parameters {sizes['int8']} bytes, {share:.3f} of float32"
     )
+    return accuracy
 
 
 def load_int8(folder: Path, spec: RunSpec) -> IntegerNetwork:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_attn.parallel.processes import say
-from vit_attn.quant.files import check_same, read_results, results_of, write
+from vit_attn.quant.files import check_same, read_results, results_of, with_int8, write
 from vit_attn.quant.int8 import write_int8
 from vit_attn.quant.measure import measure, prepare
 from vit_attn.quant.progress import Progress
@@ -38,12 +38,17 @@ def quantize_member(
     if spec is None:
         raise UserError(f"{member.run_dir.path} holds no run: it has no config.json")
     step, params = saved_params(member.run_dir, spec)
+
+    def in_int8(results: dict[str, Any]) -> dict[str, Any]:
+        found = write_int8(member.out, spec, step, params, quant, results, program)
+        return with_int8(member.out, results, quant, found)
+
     results = read_results(member.out)
     if results is not None and results["step"] == step:
         say(f"{member.out} is complete (step {step}): nothing to do")
         if int8:
             with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
-                write_int8(member.out, spec, step, params, quant, results, program)
+                results = in_int8(results)
         return results
     ready = prepare(spec, params, quant)
     member.out.mkdir(parents=True, exist_ok=True)
@@ -53,5 +58,5 @@ def quantize_member(
         results = results_of(member.run_dir.path, step, quant, ready.calibration.split, found)
         write(member.out, results, quant, found)
         if int8:
-            write_int8(member.out, spec, step, params, quant, results, program)
+            results = in_int8(results)
     return results

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from vit_attn.quant.files import INT8
 from vit_attn.quant.measure import FLOAT
 from vit_attn.spec.quant import QuantSpec
 
@@ -13,7 +14,7 @@ HEAD = ("member", "estimator", "accuracy", "std", "change", "loss", "")
 
 
 def results_table(found: Mapping[str, dict[str, Any]], quant: QuantSpec) -> Table:
-    """Of each member: float32, then the estimators, the best one marked."""
+    """Of each member: float32, then the estimators, the best one marked, and the INT8 member where there is one."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     for name in HEAD:
         table.add_column(name, justify="left" if name in ("member", "estimator", "") else "right", no_wrap=True)
@@ -25,6 +26,9 @@ def results_table(found: Mapping[str, dict[str, Any]], quant: QuantSpec) -> Tabl
             change = one["accuracy"] - exact["accuracy"]
             cells = (f"{one['accuracy']:.4f}", f"{one['accuracy_std']:.4f}", f"{change:+.4f}", f"{one['loss']:.4f}")
             table.add_row("", f"{quant.name} {name}", *cells, "best" if best else "", style="green" if best else "")
+        if (one := results.get(INT8)) is not None:
+            cells = (f"{one['accuracy']:.4f}", "", f"{one['accuracy'] - exact['accuracy']:+.4f}", f"{one['loss']:.4f}")
+            table.add_row("", f"{quant.name} {results['best']}, integers", *cells, "")
     return table
 
 
