@@ -34,7 +34,7 @@ from vit_attn.spec.run import RunSpec
 from vit_attn.store.run_dir import RunDir
 
 LAUNCH = ("-m", "launch.sweep")
-IMAGES, PHOTOGRAPH_STEPS, PHOTOGRAPH_BATCH = 256, 30, 64
+IMAGES, PHOTOGRAPH_STEPS, PHOTOGRAPH_BATCH = 256, 300, 64
 ROWS_A_MEMBER = 25  # in metrics.jsonl
 # A worker in a line: every member is done. Without imports, so that it is the launcher that is measured.
 WORKER = """

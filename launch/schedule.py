@@ -79,8 +79,9 @@ class Schedule:
         for attempt in self.running:
             try:
                 attempt.job.stop()
-            except (BusyError, UserError) as error:  # a worker that sees the stop file ends without being asked
-                self.say(f"{by}: pack {attempt.pack} could not be asked to end ({error}); launch.stop asks again")
+            except (BusyError, UserError) as error:
+                self.sweep.stop_file.touch()  # a worker that sees it ends without being asked
+                self.say(f"{by}: pack {attempt.pack} could not be asked to end ({error}); it ends when it sees the stop file")
 
     def started(self) -> dict[str, float]:
         """Members whose worker is alive, with the time at which it was started (unix seconds). Of a queue nobody knows it."""

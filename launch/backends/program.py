@@ -47,5 +47,5 @@ def call(command: Sequence[str], busy: str, stdin: str | None = None) -> str:
 
 def refusal(program: str, words: str, busy: str) -> BusyError | UserError:
     """The words, in one line: as what will pass, or as what the user has to mend."""
-    text = f"{program}: {' '.join(words.split())[-600:]}"
+    text = f"{program}: {' '.join(words.split())[-300:]}"
     return BusyError(text) if re.search(busy, words, re.IGNORECASE) else UserError(text)

@@ -108,6 +108,36 @@ def test_a_stopped_sweep_leaves_no_jobs(sweeps):
     sweeps.assert_each_step_once()
 
 
+def test_a_cluster_that_does_not_take_the_stop_is_told_and_workers_see_it_all_the_same(sweeps):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
+    launcher = sweeps.begin()
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
+    launcher.kill()
+    launcher.wait()
+    sweeps.say("delete", 9, "Unable to connect to the server: dial tcp: i/o timeout")
+    asked = sweeps.launch("stop")
+    assert (asked.returncode, len(asked.stderr.splitlines())) == (1, 1)
+    assert f"i/o timeout; workers that see {sweeps.workdir / 'stop'} save and end all the same" in asked.stderr
+    (sweeps.cluster / "say_delete").unlink()
+    assert sweeps.launch("stop").returncode == 0
+    assert set(sweeps.states().values()) == {"stopped"}
+
+
+def test_a_launcher_ends_in_order_where_the_stop_is_not_taken(sweeps):
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
+    launcher = sweeps.begin()
+    wait_until(lambda: len(sweeps.starts()) == 2, 120)
+    sweeps.say("delete", 9, "Unable to connect to the server: dial tcp: i/o timeout")
+    launcher.terminate()
+    out = sweeps.finish(process=launcher, code=3)
+    assert "could not be asked to end (kubectl: Unable to connect" in out
+    assert set(sweeps.states().values()) == {"stopped"}
+    (sweeps.cluster / "say_delete").unlink()
+    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.01"
+    sweeps.finish()
+    sweeps.assert_each_step_once()
+
+
 def test_a_sweep_finishes_over_a_network_that_fails_and_repeats_nothing(sweeps):
     sweeps.say("apply", 1, "Unable to connect to the server: dial tcp: i/o timeout")
     sweeps.say("get", 2, "Unable to connect to the server: net/http: TLS handshake timeout")
