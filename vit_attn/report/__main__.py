@@ -5,7 +5,7 @@ python -m vit_attn.report runs/grid runs/seed1    # several together; the files 
 python -m vit_attn.report runs/grid --figure fig1,fig4 --metric i1k/accuracy
 
 Without --figure: the overview, and each figure that the runs are for. fig1 to fig4 are those of arXiv:2309.08586, table7 and
-table8 those of arXiv:2306.12929; outliers has their columns for any form; init is the scale of attention weights at initialisation.
+table8 those of arXiv:2306.12929; outliers has their columns for any form; init is the scale of attention weights at the start.
 """
 
 import sys
