@@ -8,6 +8,7 @@ from sweep_runs import MEMBERS, wait_until
 
 from launch.halving import Halving
 from launch.progress import Watch
+from launch.sweep_dir import SweepDir
 from vit_attn.store.run_dir import RunDir
 
 # Accuracies, at all steps: softmax 0.77, alpha 0: 0.5, alpha 1: 0.6. Rungs at 4 and 8 of 16 steps.
@@ -81,6 +82,7 @@ def test_survivors_share_packs(sweeps):
     assert "pack relu_p7: finished" in out
     packs = json.loads((sweeps.workdir / "sweep.json").read_text())["packs"]
     assert [pack["name"] for pack in packs] == ["relu_p7_1of2", "relu_p7_2of2"]
+    assert SweepDir(sweeps.workdir).packs_at_work() == {"relu_p7": [names[0], names[2]]}
 
 
 def test_nobody_is_ranked_while_a_pack_has_failed(sweeps):
@@ -89,6 +91,7 @@ def test_nobody_is_ranked_while_a_pack_has_failed(sweeps):
     assert code == 1
     assert states(sweeps) == {name: "failed" if name in (RELU0, RELU1) else "paused" for name in MEMBERS}
     assert not (sweeps.workdir / "halving.json").exists()
+    assert {member.goal for member in Watch(sweeps.workdir).look()} == {4}
     sweeps.environment = {}
     assert sweeps.run(*FLAGS, "--halve-within", "model.attention.h")[0] == 0
     # each h for itself: one of one, one of two, one of two
