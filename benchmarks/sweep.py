@@ -103,7 +103,7 @@ def photograph_settings(folder: Path, encoded: list[bytes]) -> dict[str, object]
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number:04d}.jpg").write_bytes(image)
     return {
-        **{"model.variant": "mu/32", "model.image_size": 224, "data.name": f"{folder}/data", "data.data_dir": "none"},
+        **{"model.variant": "mu/16", "model.image_size": 64, "data.name": f"{folder}/data", "data.data_dir": "none"},
         **{"data.crop": "inception", "eval.split": "val", "eval.batch_images": 32, "train.batch_images": PHOTOGRAPH_BATCH},
         **{"train.steps": PHOTOGRAPH_STEPS, "train.warmup_steps": 3, "eval.steps": 0, "loop.ckpt_steps": 1000},
     }
@@ -181,7 +181,7 @@ def main() -> None:
                 at,
                 flags.members,
                 photograph_settings(at, photographs(flags.photographs, IMAGES)),
-                f"mu/32 on {IMAGES} photographs, {PHOTOGRAPH_STEPS} steps of {PHOTOGRAPH_BATCH}",
+                f"mu/16 on {IMAGES} photographs, cropped to 64 pixels, {PHOTOGRAPH_STEPS} steps of {PHOTOGRAPH_BATCH}",
             ),
             "overhead": lambda at: overhead(at, max(many // 10, 1)),
             "status": lambda at: timed(
