@@ -2,7 +2,7 @@
 
     python -m launch.sweep --config configs/sweeps/cifar10_alpha.py --workdir runs/cifar10_alpha
 
-Needs cifar10 prepared by TFDS (configs/cifar10_tfds.py says how). 18 members.
+Needs cifar10 prepared by TFDS (configs/cifar10_tfds.py says how). 18 members, about an hour.
 """
 
 from typing import Any
