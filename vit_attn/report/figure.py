@@ -169,7 +169,7 @@ def _legend(figure: Figure, chart: Chart, looks: Mapping[str, Look], marks: Mapp
 
 
 def _name_marks(axis: Axes, marks: Mapping[str, str]) -> None:
-    """Below the curves, which rise to the right."""
+    """Where the curves leave most room."""
     handles = [Line2D([], [], color="#555555", marker=m, linestyle="none", label=mark) for mark, m in marks.items()]
     if handles:
-        axis.legend(handles=handles, loc="lower right", frameon=False, handletextpad=0.2, labelspacing=0.3)
+        axis.legend(handles=handles, loc="best", frameon=False, handletextpad=0.2, labelspacing=0.3)
