@@ -10,6 +10,7 @@ from outlier_runs import GATED, PLAIN, SIDE, params_of, plant_tokens, save_run, 
 from PIL import Image
 
 from vit_attn.analysis.outliers.__main__ import main
+from vit_attn.analysis.outliers.summary import Method
 from vit_attn.spec.errors import exit_code_of
 from vit_attn.store.run_dir import RunDir
 
@@ -112,6 +113,11 @@ def test_a_sweep_ends_in_a_table_over_seeds(analysed):
     assert float(vanilla["w8a8_accuracy"]) == pytest.approx(np.mean(quantized))
     assert float(vanilla["w8a8_accuracy_std"]) == pytest.approx(np.std(quantized, ddof=1))
     assert gated["w8a8_accuracy"] == ""
+
+
+def test_settings_of_one_last_name_are_told_apart():
+    settings = {"train.steps": 600, "eval.steps": 300, "model.patch": 4, "model.attention.gamma": None}
+    assert Method(settings).label == "train.steps=600 eval.steps=300 patch=4"
 
 
 def test_results_may_go_elsewhere(sweep, tmp_path, capsys):

@@ -18,6 +18,7 @@ from rich.table import Table as Printed
 from vit_attn.analysis.outliers.members import Member
 from vit_attn.analysis.outliers.metrics import PREFIX
 from vit_attn.report.table import PLAIN_WIDTH
+from vit_attn.report.varied import short_name
 from vit_attn.spec.run import flat
 from vit_attn.store.run_dir import write_json
 
@@ -36,7 +37,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        words = {key.rpartition(".")[2]: value for key, value in self.settings.items()}
+        words = {short_name(key, [*self.settings]): value for key, value in self.settings.items()}
         return " ".join(f"{key}={_short(value)}" for key, value in words.items() if value is not None) or "all"
 
     def spread(self, column: str) -> tuple[float, float] | None:
