@@ -95,10 +95,16 @@ def test_a_killed_launcher_finds_its_jobs_again(sweeps):
     assert len(sweeps.calls("apply")) == 1
 
 
-def test_a_stopped_sweep_leaves_no_jobs(sweeps):
+def at_work(sweeps):
+    """A launcher whose two packs train, slowly."""
     sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
     launcher = sweeps.begin()
     wait_until(lambda: len(sweeps.starts()) == 2, 120)
+    return launcher
+
+
+def test_a_stopped_sweep_leaves_no_jobs(sweeps):
+    launcher = at_work(sweeps)
     launcher.terminate()
     sweeps.finish(process=launcher, code=3)
     assert set(sweeps.states().values()) == {"stopped"}
@@ -109,9 +115,7 @@ def test_a_stopped_sweep_leaves_no_jobs(sweeps):
 
 
 def test_a_cluster_that_does_not_take_the_stop_is_told_and_workers_see_it_all_the_same(sweeps):
-    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
-    launcher = sweeps.begin()
-    wait_until(lambda: len(sweeps.starts()) == 2, 120)
+    launcher = at_work(sweeps)
     launcher.kill()
     launcher.wait()
     sweeps.say("delete", 9, "Unable to connect to the server: dial tcp: i/o timeout")
@@ -124,9 +128,7 @@ def test_a_cluster_that_does_not_take_the_stop_is_told_and_workers_see_it_all_th
 
 
 def test_a_launcher_ends_in_order_where_the_stop_is_not_taken(sweeps):
-    sweeps.environment["STAND_IN_STEP_SECONDS"] = "0.5"
-    launcher = sweeps.begin()
-    wait_until(lambda: len(sweeps.starts()) == 2, 120)
+    launcher = at_work(sweeps)
     sweeps.say("delete", 9, "Unable to connect to the server: dial tcp: i/o timeout")
     launcher.terminate()
     out = sweeps.finish(process=launcher, code=3)
