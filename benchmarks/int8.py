@@ -6,7 +6,8 @@ Needs libtpu for the rows tpu: `make tpu-compiler`. One chip; no qk-layernorm; b
 parameters and computation in bfloat16, attention by the kernels of ops.pallas. int8: every product in int8, the rest float32,
 quantized at all points of quant.names, attention by ops.pallas.int8. Ranges are made up: no time depends on them.
 
-ms      the model of benchmarks/tpu/cost.py, nothing timed; by part, a fusion going by the operation it is named after
+ms      the model of benchmarks/tpu/cost.py, nothing timed; by part, a fusion going by the operation it is named after; with a ?
+        where more than a tenth of it is in operations with a loop whose passes the schedule does not tell
 / bf16  of the whole;   mxu ms: what the matrix units need at least;   HBM GB: traffic;   peak GB: memory at most
 
 cpu: seconds of one forward of 8 images, the best of three; int8 here is what XLA makes of it, without a kernel of ours.
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 
 from benchmarks.tpu.compiler import NoCompiler, compiled, library, replicated
 from benchmarks.tpu.rows import Rows
-from benchmarks.tpu_step import parts_of
+from benchmarks.tpu_step import DOUBTFUL, parts_of
 from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.quant.grid import asymmetric, highest_of
@@ -84,7 +85,10 @@ def tpu(variant: str, batch: int, forms: list[str]) -> None:
             rest = sum(parts.values()) - sum(parts[part] for part in PARTS)
             sizes = (f"{1e3 * cost.matrix_seconds:.2f}", f"{cost.hbm_bytes / 1e9:.2f}", f"{program.peak_bytes / 1e9:.2f}")
             ratio = f"{cost.milliseconds / bf16:.2f}"
-            rows.add(name, f"{cost.milliseconds:.2f}", ratio, *sizes, *(f"{parts[part]:.2f}" for part in PARTS), f"{rest:.2f}")
+            mark = "?" if cost.doubtful_share() > DOUBTFUL else " "
+            rows.add(
+                name, f"{cost.milliseconds:.2f}{mark}", ratio, *sizes, *(f"{parts[part]:.2f}" for part in PARTS), f"{rest:.2f}"
+            )
 
 
 def cpu(variant: str, forms: list[str]) -> None:

@@ -33,6 +33,8 @@ MODELS = {
         {"pool": "tok", "rep_size": True},
         {"fold_length": True, "per_channel": True},
     ),
+    "kernel": ({"h": "softmax", "qk_norm": "none"}, {"width": 128, "depth": 2}, {}),
+    "kernel, relu": ({"h": "relu", "qk_norm": "head"}, {"width": 128, "depth": 2}, {"per_channel": True}),
     "map, excluded": ({"h": "relu", "qk_norm": "none"}, {"pool": "map"}, {"exclude": ("encoderblock_0/attention/*", "head/*")}),
 }
 VISITOR = """
@@ -62,7 +64,8 @@ def test_logits_are_the_simulated_ones(name):
     pixels = normalize(jnp.asarray(images))
     simulated, _ = ViT(spec.model).apply({"params": low_bit, "points": roundings(learned)}, pixels, numbers)
     found = Rounded(weights, {path: learned[path].grid for path, point in names.points.items() if names.on(point)})
-    network = integer_network(spec.model, params, names, found, numbers)
+    network = integer_network(spec.model, params, names, found, numbers, fused=name.startswith("kernel"))
+    assert any("attend" in path for path in paths_of(network.points)) == name.startswith("kernel")
     logits = network(spec.model, pixels, numbers)
     step = float(learned["class_logits"].grid.scale)
     assert float(jnp.abs(logits - simulated).max()) <= 2.01 * step

@@ -11,6 +11,7 @@ from vit_attn.ops.attend import attend
 from vit_attn.ops.form import Form
 from vit_attn.ops.nonlinearity import Numbers
 from vit_attn.ops.norm import PLAIN
+from vit_attn.ops.pallas.int8 import bounds
 from vit_attn.ops.tile import product
 from vit_attn.quant.grid import Grid, asymmetric, symmetric
 from vit_attn.quant.integer import AttentionProduct, FusedAttention, integers_of
@@ -35,7 +36,9 @@ def numbers_on(zero, *shape):
 @pytest.mark.parametrize("zero", ZEROS)
 def test_accumulators_of_a_kernel(zero):
     x, kernel = numbers_on(zero, 2, 5, 131), DRAW.integers(-128, 128, (131, 7)).astype(np.float32)
-    one = kernel_product("Dense_0/kernel", jnp.int8(kernel), symmetric(jnp.float32(127), 8), integers_of(whole(zero)), False)
+    one = kernel_product(
+        "Dense_0/kernel", jnp.int8(kernel), symmetric(jnp.float32(127), 8), integers_of(whole(zero)), "numbers"
+    )
     found = one(jax.lax.dot_general, jnp.asarray(x), jnp.asarray(kernel), (((2,), (0,)), ((), ())))
     wanted = np.einsum("blk,kn->bln", x.astype(np.int64), kernel.astype(np.int64))
     np.testing.assert_array_equal(np.asarray(found, np.int64), wanted)
@@ -69,10 +72,15 @@ def test_integers_are_the_simulated_ones(low, high):
 
 
 @pytest.mark.parametrize("h", ["softmax", "softmax1", "clipped_softmax", "relu", "identity"])
-@pytest.mark.parametrize(("heads", "width"), [(2, 64), (1, 128)])
-def test_kernel_for_tpus(h, heads, width):
+@pytest.mark.parametrize(("length", "heads", "width"), [(37, 2, 64), (36, 4, 64), (37, 1, 128), (23, 4, 32)])
+@pytest.mark.parametrize("bounded", [True, False, "barely"])
+def test_kernel_for_tpus(h, length, heads, width, bounded):
     """In the interpreter: the same integers as the two products with what lies between them."""
-    q, k, v = (jnp.asarray(DRAW.normal(mean, 1.5, (2, 37, heads, width)), jnp.float32) for mean in (0.3, -0.2, 0.5))
+    shape = 6, length, heads, width
+    q, k, v = (jnp.asarray(DRAW.normal(mean, 1.5, shape), jnp.float32) for mean in (0.3, -0.2, 0.5))
+    if bounded == "barely":  # logits in an interval as wide as exp without a maximum of the row can take
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / width**0.5
+        q *= 155 / (logits.max() - logits.min())
     form, numbers, ranges = Form(h=h), Numbers(alpha=0.8, gamma=-0.01, zeta=1.02), {}
 
     def look(name, x):
@@ -89,7 +97,8 @@ def test_kernel_for_tpus(h, heads, width):
     }
     at = lambda name, x: to[name].rounded(x) if name == "logits" else x
     wanted = attend(q, k, v, form, numbers, at=at, product_at=lambda name, one: partial(products[name], one))
-    fused = FusedAttention(of_q, of_k, of_v, to["logits"], to["weights"], to["context"])
+    fused = FusedAttention(of_q, of_k, of_v, to["logits"], to["weights"], to["context"], bool(bounded), "numbers")
+    assert bounds(float(ranges["logits"].max() - ranges["logits"].min()))
     found = fused(attend, q, k, v, form, numbers, mask=None, norm=PLAIN)
     difference = np.asarray(to["context"](found), int) - np.asarray(to["context"](wanted), int)
     assert np.abs(difference).max() <= 1

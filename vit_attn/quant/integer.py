@@ -87,12 +87,14 @@ class KernelProduct:
 
     inputs: Integers
     correction: Int[Array, "N"]
-    coded: bool = field(metadata={"static": True})  # x comes as `codes`
+    takes: str = field(metadata={"static": True})  # of x: its numbers | its codes (see Integers) | its int8, as float32
     scale: Float[Array, "N"]  # of inputs times that of the kernel: one, or one an output
 
     def __call__(self, product: Product, x: Array, kernel: Array, *words: Any, **named: Any) -> Float[Array, "..."]:
         named |= {"preferred_element_type": jnp.int32}
-        integers = _int8(x + ROUNDER) if self.coded else self.inputs(x)
+        integers = (
+            x.astype(jnp.int8) if self.takes == "int8" else _int8(x + ROUNDER) if self.takes == "codes" else self.inputs(x)
+        )
         sums = product(integers, kernel.astype(jnp.int8), *words, **named)
         outputs = (1,) * (sums.ndim - 1) + (-1,)
         return (sums + self.correction.reshape(outputs)).astype(jnp.float32) * self.scale.reshape(outputs)
@@ -134,20 +136,25 @@ class FusedAttention:
     logits: Integers
     weights: Integers
     context: Integers
+    bounded: bool = field(metadata={"static": True})  # see ops.pallas.int8.bounds
+    gives: str = field(metadata={"static": True})  # of the context: its numbers | its int8, as v's type
 
     def __call__(
         self, attend: Product, q: Array, k: Array, v: Array, form: Form, numbers: Numbers, **named: Any
     ) -> Float[Array, "B q H d"]:
         """A mask, which comes with tokens that are padding, is the other implementation's."""
         if named["mask"] is not None:
-            return attend(q, k, v, form, numbers, **named)
+            out = attend(q, k, v, form, numbers, **named)
+            return self.context.codes(out).astype(v.dtype) if self.gives == "int8" else out
         batch, _, heads, width = q.shape
         q, k = normalized(q, k, form.qk_norm, named["norm"])
         q, k, v_flat = (grid(x).reshape(batch, -1, heads * width) for grid, x in ((self.q, q), (self.k, k), (self.v, v)))
         length = form.keys(k.shape[1])
         scale = jnp.broadcast_to(length_scale(form.h, length, numbers.alpha), heads)
-        context = attention_int8(form.h, q, k, v_flat, scale, self._scalars(width, numbers.stretch(length)), heads)
-        return self.context.numbers(context).reshape(batch, -1, heads, width).astype(v.dtype)
+        scalars = self._scalars(width, numbers.stretch(length))
+        context = attention_int8(form.h, q, k, v_flat, scale, scalars, heads, self.bounded)
+        out = context if self.gives == "int8" else self.context.numbers(context)
+        return out.reshape(batch, -1, heads, width).astype(v.dtype)
 
     def _scalars(self, width: int, stretch: tuple[Any, Any]) -> Scalars:
         z, w, c = self.logits, self.weights, self.context

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int8
 
 from vit_attn.models.vit import ViT
 from vit_attn.ops.nonlinearity import Numbers, length_scale
-from vit_attn.ops.pallas.int8 import why_not_int8
+from vit_attn.ops.pallas.int8 import bounds, why_not_int8
 from vit_attn.quant.grid import Grid
 from vit_attn.quant.integer import (
     AttentionProduct,
@@ -72,14 +72,19 @@ def integer_network(
     operations: dict[str, Any] = {}
     whole = [one for one in kernels(model, names) if one.inputs in grids and one.kernel in found.weights]
     multiplied = {path for path in grids if _only_multiplied(path, model, {one.product for one in whole})}
-    for one in whole:
-        grid, coded = found.weights[one.kernel], one.inputs in multiplied and one.inputs.endswith("norm_0")
-        leaves[one.kernel] = grid.integers(leaves[one.kernel]).astype(jnp.int8)
-        operations[one.product] = kernel_product(one.kernel, leaves[one.kernel], grid, grids[one.inputs], coded)
+    kernel_gives = set[str]()  # contexts that come from a kernel as int8, and stay so
     for at in (path.removesuffix("logits") for path in names.points if path.endswith("/logits")):
         products, operands = attention_products(model, at, names, grids, leaves, numbers)
-        operations |= products | (fused_attention(model, at, names, grids) if fused and len(products) == 2 else {})
+        kernel = fused_attention(model, at, names, grids, multiplied) if fused and len(products) == 2 else {}
+        kernel_gives |= {f"{at}context"} & multiplied if kernel else set()
+        operations |= products | kernel
         rounded_there |= operands
+    for one in whole:
+        grid, leaf = found.weights[one.kernel], leaves[one.kernel]
+        leaves[one.kernel] = grid.integers(leaf).astype(jnp.int8)
+        coded = one.inputs in multiplied and one.inputs.endswith("norm_0")
+        takes = "int8" if one.inputs in kernel_gives else "codes" if coded else "numbers"
+        operations[one.product] = kernel_product(one.kernel, leaves[one.kernel], grid, grids[one.inputs], takes)
     rounded_there |= {path for path in multiplied if not path.endswith("norm_0")}
     leaves |= {path: grid(leaves[path]) for path, grid in found.weights.items() if leaves[path].dtype != jnp.int8}
     waiting: dict[str, Any] = {
@@ -126,11 +131,11 @@ def _last_there(names: Names, *paths: str) -> str:
     return next(path for path in paths if path in names.points)
 
 
-def kernel_product(path: str, integers: Int8[Array, "..."], grid: Grid, inputs: Integers, coded: bool) -> KernelProduct:
+def kernel_product(path: str, integers: Int8[Array, "..."], grid: Grid, inputs: Integers, takes: str) -> KernelProduct:
     into_heads = path.split("/")[-2] in INTO_HEADS
     outputs = math.prod(integers.shape[1:]) if into_heads else integers.shape[-1]
     sums = integers.reshape(-1, outputs).sum(0, dtype=jnp.int32)
-    return KernelProduct(inputs, -inputs.whole_zero * sums, coded, (inputs.scale * grid.scale).reshape(-1))
+    return KernelProduct(inputs, -inputs.whole_zero * sums, takes, (inputs.scale * grid.scale).reshape(-1))
 
 
 def attention_products(
@@ -155,15 +160,20 @@ def attention_products(
     return found, {path for name, both in operands.items() if f"{at}{name}" in found for path in both}
 
 
-def fused_attention(model: ModelSpec, at: str, names: Names, grids: Mapping[str, Integers]) -> dict[str, FusedAttention]:
+def fused_attention(
+    model: ModelSpec, at: str, names: Names, grids: Mapping[str, Integers], multiplied: set[str]
+) -> dict[str, FusedAttention]:
     """Of an attention whose two products are of integers; none if the kernel cannot take it."""
     points = {name: f"{at}{name}" for name in ("logits", "weights", "context")}
     missing = [path for path in points.values() if path not in grids]
     if missing or "MAPHead" in at or why_not_int8(model.heads, model.width // model.heads, model.length):
         return {}
     q, k = (grids[_last_there(names, f"{at}{name}_norm", f"{at}{name}")] for name in "qk")
-    others = (grids[points[name]] for name in ("logits", "weights", "context"))
-    return {f"{at}attend": FusedAttention(q, k, grids[f"{at}v"], *others)}
+    z, w, context = (grids[path] for path in points.values())
+    of_logits = [grid for path, grid in grids.items() if path.endswith("/logits")]  # of all blocks, which share a program
+    bounded = all(bounds(float(grid.highest - grid.lowest) * float(grid.scale)) for grid in of_logits)
+    gives = "int8" if points["context"] in multiplied else "numbers"
+    return {f"{at}attend": FusedAttention(q, k, grids[f"{at}v"], z, w, context, bounded, gives)}
 
 
 READERS = {  # of points of a block that matter for speed: the products that alone read them

@@ -18,9 +18,10 @@ class Tiles:
     keys: int
 
 
-def choose(batch: int, queries: int, keys: int) -> Tiles:
-    """Several images a program where they are short; one and a block of its queries where they are long."""
-    most = max(1, ROWS_OF_IMAGES // max(queries, keys))
+def choose(batch: int, queries: int, keys: int, rows: int = ROWS_OF_IMAGES) -> Tiles:
+    """Several images a program, with so many `rows` at most, where they are short; one and a block of its queries where they
+    are long."""
+    most = max(1, rows // max(queries, keys))
     images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
     return Tiles(images, query_block(queries), keys if keys <= WHOLE_KEYS else LOOPED_KEYS)
 
