@@ -2,7 +2,7 @@
 
     python -m benchmarks.int8 [--shapes S/16:256,S/16:32,S/8:256,S/8:32] [--forms softmax,relu] [--rows tpu,cpu,bytes]
 
-Needs libtpu for the rows tpu: `make tpu-compiler`. One chip; no qk-layernorm; blocks as a loop (one is compiled). bf16:
+Needs libtpu for the rows tpu: `make tpu-compiler`. One chip; no qk-layernorm. bf16:
 parameters and computation in bfloat16, attention by the kernels of ops.pallas. int8: every product in int8, the rest float32,
 quantized at all points of quant.names, attention by ops.pallas.int8. Ranges are made up: no time depends on them.
 
@@ -46,7 +46,7 @@ CPU_IMAGES, ROUNDS = 8, 3
 def model_of(variant: str, h: str, dtype: str, impl: str) -> tuple[ModelSpec, Any, Numbers]:
     """(model, its parameters in float32, numbers of its attention)."""
     attention = {"qk_norm": "none", "h": h, "impl": impl}
-    settings = {"variant": variant, "dtype": dtype, "scan_layers": True, "remat": "none", "attention": attention}
+    settings = {"variant": variant, "dtype": dtype, "remat": "none", "attention": attention}
     spec = resolve({"model": settings})
     return spec.model, init_state(spec, knobs_of(spec)).params, knobs_of(spec).attention
 
