@@ -2,9 +2,9 @@
 
     python -m benchmarks.int8 [--shapes S/16:256,S/16:32,S/8:256,S/8:32] [--forms softmax,relu] [--rows tpu,cpu,bytes]
 
-Needs libtpu for the rows tpu: `make tpu-compiler`. One chip; no qk-layernorm. bf16:
-parameters and computation in bfloat16, attention by the kernels of ops.pallas. int8: every product in int8, the rest float32,
-quantized at all points of quant.names, attention by ops.pallas.int8. Ranges are made up: no time depends on them.
+Needs libtpu for the rows tpu: `make tpu-compiler`. One chip; no qk-layernorm. bf16: parameters and computation in bfloat16,
+attention by the kernels of ops.pallas. int8: every product in int8, the rest float32, quantized at all points of quant.names,
+attention by ops.pallas.int8. Ranges are made up: no time depends on them.
 
 ms      the model of benchmarks/tpu/cost.py, nothing timed; by part, a fusion going by the operation it is named after; with a ?
         where more than a tenth of it is in operations with a loop whose passes the schedule does not tell
