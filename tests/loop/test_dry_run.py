@@ -61,7 +61,7 @@ def test_a_recipe_whose_data_are_not_here(tmp_path):
 
 def test_here(tmp_path, capsys):
     """On the devices that are here; a pack; a run that is there and finished is planned as any other."""
-    assert run_here(*command(tmp_path / "run", train__steps=3)) == 0
+    assert run_here(*command(tmp_path / "run", train__steps=3, train__peak_lr=0.004, train__floor=0.25)) == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     capsys.readouterr()
     file = tmp_path.with_suffix(".json")
@@ -69,6 +69,7 @@ def test_here(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "mesh: data 8 x fsdp 1 x seq 1 x model 1 = 8 device(s) (cpu)" in printed
     assert "attention: relu, L 4, blockwise" in printed
+    assert "a cosine from 0.004 to 0.001" in printed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     told, spec = json.loads(file.read_text()), load_run("configs/quickstart.py:h=relu,variant=mu/14", {})
     state = abstract_state(spec)
