@@ -12,6 +12,7 @@ from trainer_runs import assert_same_arrays, command, run_here, saved_arrays, sa
 from vit_attn.interop.run import load_run
 from vit_attn.spec.run import LoopSpec, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
+from vit_attn.store.restore import read_info
 from vit_attn.store.run_dir import RunDir, file_lock
 from vit_attn.train.state import init_state
 
@@ -44,7 +45,7 @@ def test_lies_where_it_should(ended):
     assert not (ended / "runs" / "one" / "checkpoints").exists()
     assert load_run(ended / "runs" / "one").step == 12
     rows = RunDir(ended / "runs" / "one").metrics()
-    assert [row["step"] for row in rows if "speed/save_share" in row] == [6, 10]
+    assert [row["step"] for row in rows if "speed/save_share" in row] == [6, 8, 10]
     assert all(0 < row["speed/save_share"] < 1 for row in rows if "speed/save_share" in row)
 
 
@@ -128,3 +129,16 @@ def test_a_place_is_written_by_one_run_at_a_time(copied, capfd):
     assert f"{where} is being written by another run" in capfd.readouterr().err
     assert not (copied / "runs" / "two").exists()
     assert saved_steps(where) == [8, 12]
+
+
+def test_the_best_is_what_was_measured(tmp_path):
+    """Evaluated at 3, 6, 9, 12, saved at 4, 8, 12 too: the accuracy of a step belongs to the weights of that step."""
+    argv = command(tmp_path / "run", eval__steps=3, loop__ckpt_best="val/accuracy", loop__ckpt_keep=9, train__peak_lr=0.02)
+    assert run_here(*argv) == 0
+    measured = {row["step"]: row["val/accuracy"] for row in RunDir(tmp_path / "run").metrics() if "val/accuracy" in row}
+    assert saved_steps(tmp_path / "run") == [3, 4, 6, 8, 9, 12]
+    found = {
+        step: read_info(RunDir(tmp_path / "run").checkpoints / str(step))["metrics"] for step in saved_steps(tmp_path / "run")
+    }
+    assert {step: one["val/accuracy"] for step, one in found.items() if "val/accuracy" in one} == measured
+    assert all("train/loss" in one for one in found.values())

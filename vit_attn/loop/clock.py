@@ -34,7 +34,7 @@ class SaveClock:
     def __init__(self) -> None:
         self._since = time.monotonic()
         self.share = 0.0  # of the newest save
-        self._new = False
+        self._most = 0.0  # of those that no row has told
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -43,11 +43,11 @@ class SaveClock:
             yield
         finally:
             now = time.monotonic()
-            self.share, self._new = (now - start) / max(now - self._since, 1e-9), True
-            self._since = now
+            self.share = (now - start) / max(now - self._since, 1e-9)
+            self._most, self._since = max(self._most, self.share), now
 
     def metrics(self) -> dict[str, float]:
-        """For the first row after a save."""
-        row = {"speed/save_share": self.share} if self._new else {}
-        self._new = False
+        """For a row: the largest share of the saves since the row before."""
+        row = {"speed/save_share": self._most} if self._most else {}
+        self._most = 0.0
         return row

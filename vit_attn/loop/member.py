@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vit_attn.loop.program import Program
-from vit_attn.parallel.processes import is_first, say
+from vit_attn.parallel.processes import is_first, say, word_of_first
 from vit_attn.spec.errors import UserError, unknown
 from vit_attn.spec.run import Knobs, RunSpec, flat, knobs_of
 from vit_attn.store.checkpoint import Checkpoints
@@ -28,10 +28,14 @@ class Member:
     checkpoints: Checkpoints
     log: MetricsLog | None  # None: another process writes
     newest: dict[str, float] = field(default_factory=dict)  # metrics, each as last seen
+    unfinished: dict[str, float] = field(default_factory=dict)  # the row of `start`, if a stop kept it from being evaluated
     told: bool = False  # that there is no config.loop.ckpt_best
 
-    def save(self, step: int, bad_images: int) -> None:
-        """Starts saving, unless this step is on the disk. Returns before it is finished."""
+    def save(self, step: int, bad_images: int, row: dict[str, float], unfinished: bool) -> None:
+        """Starts saving, unless this step is on the disk. Returns before it is finished.
+
+        `row`: the metrics of this very step. `unfinished`: they wait for an evaluation, and are written when it is made up for.
+        """
         if step in self.checkpoints.steps():
             return
         info = {
@@ -40,10 +44,11 @@ class Member:
             "examples": step * self.spec.train.batch_images,
             "train_seconds": self.train_seconds,
             "bad_images": bad_images,
+            "unfinished": {key: value for key, value in row.items() if math.isfinite(value)} if unfinished else {},
         }
         self._check_best()
         rows = self.run_dir.metrics() if self.log and self.checkpoints.apart else None
-        self.checkpoints.save(step, self.state, info, self.newest, rows)
+        self.checkpoints.save(step, self.state, info, row, rows)
 
     def report(self, step: int, values: dict[str, float], seconds_left: float | None) -> None:
         """One row in the metrics, and the status that launchers read."""
@@ -87,7 +92,7 @@ class Member:
 def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: Checkpoints) -> Member:
     """The member as its newest good checkpoint has it, or a fresh one if there is none. All processes open it together."""
     knobs = program.knobs(knobs_of(spec))
-    start, info = 0, {"train_seconds": 0.0, "bad_images": 0}
+    start, info = 0, dict[str, Any](train_seconds=0.0, bad_images=0)
     if checkpoints.steps():  # step 0 is saved too, where parameters were imported
         start, state, info = _restore(run_dir, spec, program, checkpoints)
     else:
@@ -103,6 +108,8 @@ def open_member(run_dir: RunDir, spec: RunSpec, program: Program, checkpoints: C
         newest = {key: value for row in run_dir.metrics() for key, value in row.items() if key != "step"}
     seconds, bad = float(info["train_seconds"]), int(info["bad_images"]) if is_first() else 0  # they add up over processes
     member = Member(run_dir, spec, knobs, state, start, seconds, bad, checkpoints, log, newest)
+    if not word_of_first(any(row["step"] == start for row in run_dir.metrics()) if is_first() else None):
+        member.unfinished = info.get("unfinished", {})
     member._status("running", start)
     return member
 

@@ -10,7 +10,7 @@ from vit_attn.data.pipeline import Batches
 from vit_attn.data.workers import Workers
 from vit_attn.evals.evaluator import Evaluator
 from vit_attn.loop.clock import SaveClock, TrainClock
-from vit_attn.loop.evaluation import evaluate
+from vit_attn.loop.evaluation import Interrupted, evaluate
 from vit_attn.loop.feed import Feed
 from vit_attn.loop.histograms import histograms
 from vit_attn.loop.member import Member
@@ -45,6 +45,7 @@ class Pack:
         self.step, self._bad_before = first.start, first.bad_images
         self._last = min(self._spec.train.steps, self._spec.loop.until or self._spec.train.steps)
         self._clock, self._lap_step = TrainClock(), self.step
+        self._unread = 0.0, 0  # seconds and steps that no row has told yet
         self._saves, self._save_told = SaveClock(), False
         self._profile = Profile(first.run_dir.path if profile else None, self.step, self._spec.train.steps, self._clock)
         self._display = display(members, self._spec.train.steps)
@@ -57,6 +58,8 @@ class Pack:
         late: tuple[list[Member], list[Metrics]] | None = None
         feed = Feed(batches, self._program, self._spec, self.step, self._bad_before)
         with closing(feed) as self._feed, self._display, closing(self._profile), jax.transfer_guard("disallow"):
+            if reason := self._catch_up(stop):
+                return reason
             while self.step < self._last and self.members:
                 self._profile.begin(self.step)
                 examples = self._program.prepare(self._feed.take(), self.step)
@@ -64,34 +67,47 @@ class Pack:
                 metrics = [self._update(member, examples) for member in due]
                 self._feed.refill(metrics)  # while the devices are at work
                 if late:  # a step late, so that the devices have work while the host waits for numbers
-                    self._write(self._settle(*late, self.step))
+                    self._write(self._settle(*late, self.step, read=True))
                 self.step += 1
                 self._profile.end(self.step, metrics)
-                evaluators, save = self._due_evaluators(), self._due(self._spec.loop.ckpt_steps) or self.step == self._last
+                evaluators = self._due_evaluators()
                 draw = self._spec.loop.histogram_steps > 0 and self._due(self._spec.loop.histogram_steps)
                 log = bool(evaluators) or self.step == 1 or self._due(self._spec.loop.log_steps)
+                save = self._due(self._spec.loop.ckpt_steps) or self.step == self._last
+                save |= bool(evaluators) and self._spec.loop.ckpt_best is not None  # what is measured is what is kept
                 reason = stop.after(self.step)
                 late = (due, metrics) if log else None
                 if reason or evaluators or save or draw:
-                    rows = self._settle(due, metrics, self.step)
-                    self._evaluate(evaluators, rows)
-                    if log:
+                    rows = self._settle(due, metrics, self.step, read=log)
+                    reason = reason or self._evaluate(evaluators, rows, stop)
+                    unfinished = bool(reason and evaluators)
+                    if log and not unfinished:
                         self._write(rows)
                     if draw:
                         self._draw(rows)
+                    if reason or save:
+                        self._save(rows, unfinished)
                     late = None
-                if reason or save:
-                    self._save()
                 if reason:
                     return reason
         return ""
 
-    def _save(self) -> None:
+    def _catch_up(self, stop: Stop) -> str:
+        """Evaluates what a stop left unevaluated, and writes those rows. Why to stop, or ""."""
+        for step in sorted({member.start for member in self.members if member.unfinished}):
+            there = [(member, dict(member.unfinished)) for member in self.members if member.unfinished and member.start == step]
+            evaluators = [evaluator for evaluator in self._evaluators if self._due(evaluator.steps, step)]
+            if reason := self._evaluate(evaluators, Rows(step, 0.0, there), stop):
+                return reason
+            self._write(Rows(step, 0.0, there))
+        return ""
+
+    def _save(self, rows: Rows, unfinished: bool) -> None:
         with self._clock.paused(), self._saves.saving():
             bad_images = self._feed.bad_images(self.step)
-            for member in self.members:
+            for member, row in rows.of:
                 if member.start < self.step:
-                    member.save(self.step, bad_images)
+                    member.save(self.step, bad_images, row, unfinished)
         if self._saves.share > MOST_SAVING and self.step % self._spec.loop.ckpt_steps == 0 and not self._save_told:
             self._save_told = True
             say(
@@ -99,9 +115,10 @@ class Pack:
                 f"a larger config.loop.ckpt_steps={self._spec.loop.ckpt_steps} makes it less (speed/save_share says how much)"
             )
 
-    def _due(self, every: int) -> bool:
-        """Whether something that happens each `every` steps (0: never), and at the end, happens now."""
-        return self.step == self._spec.train.steps or (every > 0 and self.step % every == 0)
+    def _due(self, every: int, step: int | None = None) -> bool:
+        """Whether something that happens each `every` steps (0: never), and at the end, happens at `step`; None: now."""
+        step = self.step if step is None else step
+        return step == self._spec.train.steps or (every > 0 and step % every == 0)
 
     def _due_evaluators(self) -> list[Evaluator]:
         return [evaluator for evaluator in self._evaluators if self._due(evaluator.steps)]
@@ -110,20 +127,25 @@ class Pack:
         member.state, metrics = self._program.update(member.state, member.knobs, examples)
         return metrics
 
-    def _settle(self, due: list[Member], metrics: list[Metrics], step: int) -> Rows:
-        """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave."""
+    def _settle(self, due: list[Member], metrics: list[Metrics], step: int, read: bool) -> Rows:
+        """Waits for the numbers of `step`: a row for each of the members that stay. Those no longer finite leave.
+
+        `read`: the rows are to be written, and tell of speed and data since those before.
+        """
         fetched = jax.device_get(metrics)
         seconds, steps = self._clock.lap(), step - self._lap_step
         self._lap_step = step
-        reading = self._feed.metrics(step, seconds) | self._saves.metrics() | device_metrics()
-        rows = Rows(step, seconds / max(steps, 1) * (self._last - step), [])
+        since, in_all = self._unread[0] + seconds, self._unread[1] + steps
+        self._unread = (0.0, 0) if read else (since, in_all)
+        reading = self._feed.metrics(step, since) | self._saves.metrics() | device_metrics() if read else {}
+        rows = Rows(step, since / max(in_all, 1) * (self._last - step), [])
         for member, values in zip(due, fetched, strict=True):
             if member not in self.members:  # it left a moment ago, when the step before was settled
                 continue
             diverged_at, culprit = int(values.pop("diverged_at")), int(values.pop("culprit"))
-            row = (
-                {key: float(value) for key, value in values.items()} | self._speed(member, seconds / len(due), steps) | reading
-            )
+            member.train_seconds += seconds / len(due)
+            row = {key: float(value) for key, value in values.items()} | reading
+            row |= self._speed(member, since / len(due), in_all) if read else {}
             if diverged_at < 0:
                 rows.of.append((member, row))
                 continue
@@ -149,7 +171,6 @@ class Pack:
     def _speed(self, member: Member, seconds: float, steps: int) -> dict[str, float]:
         """A member's share of the time: `seconds` of training for `steps` steps. A core is a device (TPU core, GPU, CPU)."""
         cores = jax.device_count()
-        member.train_seconds += seconds
         images_per_second = steps * self._spec.train.batch_images / max(seconds, 1e-9)
         return {
             "speed/images_per_second": images_per_second,
@@ -158,11 +179,17 @@ class Pack:
             **({"speed/mfu": images_per_second * self._flops / self._peak} if self._peak else {}),
         }
 
-    def _evaluate(self, evaluators: Sequence[Evaluator], rows: Rows) -> None:
-        """Adds what the evaluators find to the rows."""
+    def _evaluate(self, evaluators: Sequence[Evaluator], rows: Rows, stop: Stop) -> str:
+        """Adds what the evaluators find to the rows. Leaves off, and says why, where all have to stop."""
         models = [(member.state.params, member.knobs) for member, _ in rows.of]
         with self._clock.paused():
             for evaluator in evaluators if models else ():
-                found = evaluate(evaluator, models, self._program, self._spec.data, self._workers)
+                try:
+                    found = evaluate(
+                        evaluator, models, self._program, self._spec.data, self._workers, lambda: stop.after(rows.step)
+                    )
+                except Interrupted as stopped:
+                    return stopped.reason
                 for (_, row), metrics in zip(rows.of, found, strict=True):
                     row.update(metrics)
+        return ""

@@ -8,7 +8,8 @@ BEFORE_ALL = -1
 
 
 class StopStep:
-    """Agrees on the step without a collective operation, and without a word as long as nobody wants to stop.
+    """Agrees on the step without a collective operation, and without a word as long as nobody wants to stop. (A step here is
+    whatever all loops count alike: see Watch.stop_after.)
 
     Process 0 says `freeze`. From then on the loop of each process waits at the end of its next step, after its thread has
     answered, once, with the last step p_i whose end the loop has left behind. Process 0 tells the largest p_i, plus one. No
@@ -27,11 +28,6 @@ class StopStep:
     @property
     def begun(self) -> bool:
         return bool(self._reason)
-
-    @property
-    def left(self) -> int:
-        """The last step whose end this process has left behind."""
-        return self._left
 
     def after(self, step: int) -> str:
         """Called by the loop at the end of `step`: why to stop there, or ""."""

@@ -30,6 +30,8 @@ class Watch:
         self._stop = StopStep(process, len(meeting.peers), self._tell)
         self._heard = dict.fromkeys(self._lines, time.monotonic())
         self._told_alive = self._ticked = time.monotonic()
+        self._calls = 0  # of stop_after
+        self.step = -1  # the last one that this process has done, of those that it did in this start; -1: none
         self._done: set[int] = set()
         self._all_done = threading.Event()
         self._over = threading.Event()  # somebody says the last words already
@@ -48,14 +50,14 @@ class Watch:
         """(process id, host) of process 0, which writes the run's files."""
         return self._peers[0].pid, self._peers[0].host
 
-    @property
-    def step(self) -> int:
-        """The last step that this process has done, of those that it did in this start; -1: none."""
-        return self._stop.left
-
     def stop_after(self, step: int) -> str:
-        """Why all are to stop now that `step` is done; "" if they are to go on. The same on all, after the same step."""
-        return self._stop.after(step)
+        """Why all are to stop now, with `step` done; "" if they are to go on. All call it equally often, and it is the same
+        call that stops them: at the end of a step, or between two batches of an evaluation."""
+        self._calls += 1
+        if reason := self._stop.after(self._calls):
+            return reason
+        self.step = step
+        return ""
 
     def leave(self) -> None:
         """Waits until all have done their work. After that nobody is missed."""

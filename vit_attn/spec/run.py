@@ -55,7 +55,8 @@ class LoopSpec:
     ckpt_steps: int = setting(1000, free=True, at_least=1)
     ckpt_keep: int = setting(2, free=True, at_least=1)  # the newest ones
     ckpt_keep_every: int | None = setting(None, free=True, at_least=1)  # and those of steps that it divides, for good
-    ckpt_best: str | None = setting(None, free=True)  # and the best by this metric, as newest at the save: "val/accuracy"
+    ckpt_best: str | None = setting(None, free=True)  # and the best by this metric of its own step: "val/accuracy"; a run then
+    # saves where it evaluates, too
     ckpt_best_order: str = setting("max", free=True, choices=("max", "min"))
     ckpt_dir: str | None = setting(None, free=True)  # None: in the run's directory; else a directory of its own, also gs://...;
     # {name} in it becomes the name of the run's directory, so that the members of a sweep do not meet
