@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "peak_lr": 2e-3,
                 "weight_decay": 1e-4,
             },
-            "eval": {"split": "validation", "steps": 125, "batch_images": 500},
+            "eval": {"split": "validation", "steps": 125, "batch_images": 512},
             "loop": {"log_steps": 10, "ckpt_steps": 100},
         }
     )

@@ -90,6 +90,7 @@ def test_here(tmp_path, capsys):
         (["--dry-run", "--devices", "3"], "config.train.batch_images=16 is not divisible by the 3 devices of mesh axis 'data'"),
         (["--dry-run", "--devices", "3", "--config.mesh.seq=2"], "does not make 3 devices"),
         (["--dry-run", "--config.model.attention.impl=pallas"], "its kernels are for TPUs"),
+        (["--dry-run", "--config.init_from=no/such/run"], "config.init_from='no/such/run'"),
     ],
 )
 def test_what_could_not_be_trained(tmp_path, capsys, more, words):

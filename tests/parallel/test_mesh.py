@@ -34,12 +34,14 @@ FORMS = {
     "softmax": {"h": "softmax", "pool": "map", "gate": "gau", "qk_norm": "width"},
     "clipped": {"h": "clipped_softmax", "pool": "gap", "gate": "all_heads"},
     "sigmoid": {"h": "sigmoid", "pool": "gap", "gate": "mlp", "alpha_learned": "head"},
+    "clipped gradients, decay": {"h": "relu", "pool": "gap", "train": {"clip_norm": 0.1, "weight_decay": 0.01}},
 }
 
 
-def spec_of(pool, rules=None, model=None, **attention):
+def spec_of(pool, rules=None, model=None, train=None, **attention):
     sizes = {"variant": "mu/14", "image_size": 28, "num_classes": 6, "pool": pool, "rep_size": pool == "tok"}
-    return resolve({"model": {**sizes, **(model or {}), "attention": attention}, "rules": rules or {}, **REST})
+    rest = {**REST, "train": {**REST["train"], **(train or {})}}
+    return resolve({"model": {**sizes, **(model or {}), "attention": attention}, "rules": rules or {}, **rest})
 
 
 def batches():
@@ -91,6 +93,7 @@ def three_steps(form, sizes):
         ("sigmoid", (1, 4, 1, 2)),
         ("relu of patches", (2, 2, 1, 2)),  # as many images as tokens on a device: XLA once mistook one for the other
         ("clipped", (2, 2, 1, 2)),
+        ("clipped gradients, decay", (2, 2, 1, 2)),
     ],
 )
 def test_every_mesh_makes_the_same_step(form, sizes):

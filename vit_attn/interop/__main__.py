@@ -27,7 +27,7 @@ from vit_attn.spec.load import split_overrides
 
 with epy.lazy_imports():  # so that --help and mistakes do not wait for jax
     from vit_attn.interop import flat as parameters
-    from vit_attn.interop import formats, new_run, stablehlo
+    from vit_attn.interop import formats, new_run, stablehlo, timm
     from vit_attn.interop import run as runs
 
 COMMANDS = ("import", "export")
@@ -71,6 +71,8 @@ def _import(flags: argparse.Namespace, overrides: dict[str, object]) -> int:
         f"{flags.workdir}: {model.variant}, {model.depth} blocks of width {model.width}, {model.heads} heads, "
         f"{model.image_size} pixels, {model.num_classes} classes, pool {model.pool}, qk_norm {model.attention.qk_norm}"
     )
+    if formats.format_of(flags.source, flags.format, "--from") == "timm":
+        print('note: GELU is the tanh approximation here; logits are those of timm with act_layer="gelu_tanh"')
     return 0
 
 
@@ -95,6 +97,9 @@ def _export(flags: argparse.Namespace) -> int:
     else:
         formats.write(flags.to, flags.format, run.spec.model, parameters.flattened(run.params))
     print(f"wrote {flags.to}: {flags.run}, step {run.step}")
+    if not whole and formats.format_of(flags.to, flags.format, "--to") == "timm":
+        words = ", ".join(f"{name}={value!r}" for name, value in timm.arguments(run.spec.model).items())
+        print(f"its network in timm: VisionTransformer({words}), for images in [-1, 1]")
     return 0
 
 

@@ -31,6 +31,11 @@ class LoadedRun:
     step: int
     params: Any
 
+    @property
+    def model(self) -> ViT:
+        """The network: run.model.apply({"params": run.params}, pixels, knobs_of(run.spec).attention), pixels in [-1, 1]."""
+        return network(self.spec)
+
     def predict(self, images: Any) -> Float[np.ndarray, "B classes"]:
         """Logits of images [B, Y, X, 3]: bytes, or numbers in [-1, 1]. Compiled once a B. ValueError for other shapes."""
         images, side = np.asarray(images), self.spec.model.image_size
@@ -58,11 +63,16 @@ def load_run(path: str | Path, member: str | None = None, step: int | None = Non
     return LoadedRun(spec, found, params)
 
 
-def forward(spec: RunSpec, params: Any, images: Array, impl: str = "auto") -> Float[Array, "B classes"]:
-    """Logits. `impl`: of attention, whatever the run was trained with; `images` as `check_pixels` gives them."""
+def network(spec: RunSpec, impl: str = "auto") -> ViT:
+    """`impl`: of attention, whatever the run was trained with."""
     model: ModelSpec = replace(spec.model, attention=replace(spec.model.attention, impl=impl))
+    return ViT(model)
+
+
+def forward(spec: RunSpec, params: Any, images: Array, impl: str = "auto") -> Float[Array, "B classes"]:
+    """Logits; `images` as `check_pixels` gives them."""
     pixels = normalize(images) if images.dtype == jnp.uint8 else images
-    logits, _ = ViT(model).apply({"params": params}, pixels, knobs_of(spec).attention)
+    logits, _ = network(spec, impl).apply({"params": params}, pixels, knobs_of(spec).attention)
     return logits
 
 

@@ -6,6 +6,7 @@ means global_pool="avg" to come with fc_norm=False here; its images are normalis
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,26 @@ def to_timm(model: ModelSpec, flat: Flat, source: str) -> Flat:
         block = {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
         found |= {f"blocks.{index}.{name}": value for name, value in _block(model, block).items()}
     return found
+
+
+def arguments(model: ModelSpec) -> dict[str, Any]:
+    """Of timm's VisionTransformer, for what `to_timm` gives: those that its defaults do not have, or may not."""
+    found: dict[str, Any] = {
+        "img_size": model.image_size,
+        "patch_size": model.patch,
+        "embed_dim": model.width,
+        "depth": model.depth,
+        "num_heads": model.heads,
+        "mlp_ratio": model.mlp_dim / model.width,
+        "num_classes": model.num_classes,
+        "class_token": model.pool == "tok",
+        "global_pool": "token" if model.pool == "tok" else "avg",
+        "fc_norm": False,
+        "act_layer": "gelu_tanh",
+    }
+    found |= {"qk_norm": True} if model.attention.qk_norm == "head" else {}
+    found |= {} if model.layer_scale is None else {"init_values": model.layer_scale}
+    return found | ({} if model.patch_norm == "none" else {"embed_norm_layer": "layernorm"})
 
 
 def from_timm(arrays: Flat, heads: int | None, source: str) -> Flat:

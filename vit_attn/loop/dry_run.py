@@ -18,6 +18,7 @@ from vit_attn.spec.mesh import MeshSpec
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.paths import paths_of
 from vit_attn.store.run_dir import write_json
+from vit_attn.train.init_from import check_init_from
 from vit_attn.train.placement import left_whole, placed
 from vit_attn.train.saved import abstract_state
 from vit_attn.train.state import State
@@ -36,6 +37,9 @@ def dry_run(specs: Sequence[RunSpec], devices: int | None, json: Path | None = N
         check_one_pack(list(specs))
     mesh = make_mesh(spec.mesh) if devices is None else absent_mesh(spec.mesh, devices)
     check_batches(spec, mesh)
+    for one in specs:
+        if one.init_from is not None:
+            check_init_from(one)
     state = placed(spec, abstract_state(spec), mesh)
     console = wide_console()
     console.print(parameter_table(state.params))

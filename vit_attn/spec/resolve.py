@@ -139,7 +139,7 @@ def _checked(spec: RunSpec) -> RunSpec:
     if batch % parts:
         raise UserError(
             f"config.train.accumulate={parts} does not divide config.train.batch_images={batch}; numbers that do: "
-            f"{', '.join(str(n) for n in range(1, min(batch, 64) + 1) if batch % n == 0)}"
+            f"{', '.join(str(n) for n in range(1, batch + 1) if batch % n == 0)}"
         )
     for key, path in (("init_from", spec.init_from), ("loop.ckpt_dir", spec.loop.ckpt_dir)):
         if path is not None and not path.strip():

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -263,6 +264,12 @@ def check_writable(path: Path, key: str = "--workdir") -> None:
         raise UserError(f"{key}={path}: no permission to write in {there}; take another {key}")
     if readonly:
         raise UserError(f"{key}={path}: {there} is on a read-only file system; take another {key}")
+    if there != path.absolute():
+        try:  # some file systems say yes to root, and mean no
+            with tempfile.TemporaryDirectory(dir=there, prefix=".try_"):
+                pass
+        except OSError as error:
+            raise UserError(f"{key}={path}: nothing can be made in {there}: {error.strerror}; take another {key}") from error
 
 
 def write_json(path: Path, values: Any, durable: bool = True) -> None:
