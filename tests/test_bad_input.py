@@ -183,6 +183,11 @@ def test_unwritable_workdir(capfd):
         Path(folder).chmod(0o755)
 
 
+def test_workdir_where_not_even_root_may(capfd):
+    """Permissions say yes to root there, and the file system says no."""
+    assert "/proc" in refused(capfd, *command("/proc/vit_attn/run"))
+
+
 def test_workdir_under_a_file(capfd, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "is a file" in refused(capfd, *command(tmp_path / "file" / "run"))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import golden_inputs as inputs
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from interop_runs import PLAIN, flat_of, refused, same_arrays, spec_of
@@ -56,6 +57,8 @@ def test_two_lines(run_dir):
     for taken in (images, pixels, pixels.astype(np.float64), list(images)):
         np.testing.assert_allclose(run.predict(taken), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert run.predict(images[:2]).shape == (2, inputs.CLASSES)
+    logits, _ = run.model.apply({"params": run.params}, jnp.asarray(pixels), knobs_of(run.spec).attention)
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_a_step_of_choice(run_dir):

@@ -68,10 +68,13 @@ def test_heads_of_other_widths(tmp_path, capsys):
     spec, _ = run_of(tmp_path / "run", attention=PLAIN, width=36, heads=3, mlp_dim=22)
     file = tmp_path / "x.safetensors"
     assert interop("export", tmp_path / "run", "--to", file) == 0
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("embed_dim=36, depth=2, num_heads=3, mlp_ratio=0.61", "act_layer='gelu_tanh'"))
     line = refused(capsys, "import", "--from", file, "--workdir", tmp_path / "again")
     assert "width of 36" in line
     assert "--config.model.heads=N" in line
     assert interop("import", "--from", file, "--workdir", tmp_path / "again", *heads(spec)) == 0
+    assert 'act_layer="gelu_tanh"' in capsys.readouterr().out
     images, _ = inputs.images_and_labels(1)
     wanted = timm_oracle.forward(load_file(file), inputs.as_floats(images), heads=3)
     np.testing.assert_allclose(load_run(tmp_path / "again").predict(images), wanted, rtol=0, atol=3e-6 * np.abs(wanted).max())
