@@ -30,7 +30,8 @@ def _write(run_dir: RunDir, watch: Watch, words: str) -> None:
     """Also where process 0, which writes all else, is gone; but not over what a new start has written in the meantime."""
     try:
         status = run_dir.status()
-        if (status.pid, status.host) == watch.writer() and status.state in ("running", "failed"):
+        ours = (status.pid, status.host) == watch.writer() and status.state in ("running", "failed")
+        if ours or status.state == "waiting":  # or nobody has come to write anything yet
             step = max(status.step, watch.step)
             run_dir.write_status("failed", step=step, steps=status.steps, metrics=status.metrics, message=words)
     except Exception as error:  # a full or vanished disk: the words are printed all the same
