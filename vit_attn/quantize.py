@@ -101,6 +101,8 @@ def _settings(config: str, overrides: dict[str, object]) -> QuantSpec:
 def _places(path: Path, workdir: Path | None, quant: QuantSpec) -> dict[RunDir, Path]:
     """The runs, and where the results of each go. Raises UserError where there is none to quantize."""
     if (path / "config.json").exists():
+        if (state := RunDir(path).status().seen_state()) != "done":
+            print(f"note: {path} is {state}: its newest checkpoint is quantized", file=sys.stderr)
         return {RunDir(path): workdir or path / "quant" / quant.name}
     done = done_members(path, f"--run={path}")
     return {run: (workdir / run.name if workdir else run.path / "quant" / quant.name) for run in done}

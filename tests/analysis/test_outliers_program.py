@@ -4,6 +4,7 @@ import csv
 import json
 from io import BytesIO
 
+import jax
 import numpy as np
 import pytest
 from outlier_runs import GATED, PLAIN, SIDE, params_of, plant_tokens, save_run, spec_of
@@ -46,7 +47,7 @@ def sweep(tmp_path_factory):
         place = folder / f"vanilla_seed{seed}/quant/w8a8"
         place.mkdir(parents=True)
         estimators = {"min_max": {"repeats": [{"accuracy": 0.1}]}, "mse": {"repeats": [{"accuracy": x} for x in repeats]}}
-        (place / "results.json").write_text(json.dumps({"best": "mse", "estimators": estimators}))
+        (place / "results.json").write_text(json.dumps({"step": 7, "best": "mse", "estimators": estimators}))
     return folder
 
 
@@ -172,5 +173,24 @@ def test_a_sweep_of_which_nothing_is_finished_is_one_line(tmp_path, capsys):
 def test_broken_results_of_quantization_are_one_line(tmp_path, capsys):
     run = save_run(tmp_path / "grid/one", spec_of(PLAIN), params_of(spec_of(PLAIN))).path
     (run / "quant/w8a8").mkdir(parents=True)
-    (run / "quant/w8a8/results.json").write_text('{"best": "mse"}')
+    (run / "quant/w8a8/results.json").write_text('{"step": 7, "best": "mse"}')
     assert "quant/w8a8/results.json cannot be read: KeyError" in one_error(capsys, run.parent, "--images", 2)
+
+
+def test_one_that_cannot_be_looked_into_does_not_stop_the_others(tmp_path, capsys):
+    """Its numbers are not finite. And what was quantized at another step is left out, and said."""
+    spec = spec_of(PLAIN)
+    broken = jax.tree.map(lambda x: x * np.float32("nan"), params_of(spec))
+    save_run(tmp_path / "grid/a_broken", spec, broken)
+    save_run(tmp_path / "grid/b_whole", spec_of(PLAIN, seed=1), params_of(spec))
+    (tmp_path / "grid/b_whole/quant/w8a8").mkdir(parents=True)
+    old = {"step": 3, "best": "mse", "estimators": {"mse": {"repeats": [{"accuracy": 0.4}]}}}
+    (tmp_path / "grid/b_whole/quant/w8a8/results.json").write_text(json.dumps(old))
+    assert program(tmp_path / "grid", "--images", 4) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("failed: a_broken: ")
+    assert "w8a8/results.json is left out: it is of step 3, the run is at 7" in said.err
+    (row,) = table(tmp_path / "grid/outliers/summary.csv")
+    assert row["seeds"] == "1"
+    assert "w8a8_accuracy" not in row
+    assert "±" not in said.out

@@ -108,6 +108,13 @@ def test_accuracy_and_bytes(run):
     assert told["parameter_bytes"]["int8"] < 0.27 * told["parameter_bytes"]["float32"]
 
 
+def test_once(run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (run / "quant/w8a8").rglob("*")}
+    assert quantize("--run", run, "--config", "configs/quant/w8a8.py:batches=2,repeats=1", "--export") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (run / "quant/w8a8").rglob("*")} == before
+
+
 def test_program_without_us(run, tmp_path):
     """The same logits as those of the files, loaded again."""
     images = np.random.default_rng(1).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ from trainer_runs import ROOT, command, run_here, wait_for
 
 from vit_attn.quantize import main
 from vit_attn.spec.errors import exit_code_of
-from vit_attn.spec.quant import resolve_quant
+from vit_attn.spec.quant import QuantSpec, resolve_quant
 from vit_attn.store.run_dir import RunDir
 
 CONFIG = "configs/quant/w8a8.py:batches=2,repeats=2"
@@ -142,6 +142,26 @@ def test_killed_and_once_more(sweep, tmp_path, capfd):
     assert len(RunDir(tmp_path / "q/b").metrics()) == 1
 
 
+def test_the_results_of_another_run(sweep, tmp_path, capfd):
+    """That lie where this one's are to go: neither taken for its own nor lost."""
+    other = tmp_path / "other"
+    assert run_here(*command(other, model__attention__gate="linear", model__depth=1, seed=7)) == 0
+    assert quantize(sweep / "done", "--workdir", tmp_path / "q", "--config.repeats=1") == 0
+    before = (tmp_path / "q/results.json").read_bytes()
+    assert quantize(other, "--workdir", tmp_path / "q", "--config.repeats=1") == 2
+    assert f"results of another run ({sweep}/done), which differs in config.seed: 0 there, 7 here" in capfd.readouterr().err
+    assert (tmp_path / "q/results.json").read_bytes() == before
+
+
+def test_no_percentile_is_rounded():
+    assert QuantSpec(estimators=("percentile",), percentiles=(99.99999, 99.99, 99.990001, 97.0)).measured == [
+        "percentile_99.99999",
+        "percentile_99.99",
+        "percentile_99.990001",
+        "percentile_97",
+    ]
+
+
 def test_what_is_excluded_is_said(sweep, tmp_path, capfd):
     assert quantize(sweep / "done", "--workdir", tmp_path / "q", '--config.exclude=["head/*"]', "--config.repeats=1") == 0
     assert "excluded: head/output, head/kernel" in capfd.readouterr().out
@@ -163,6 +183,8 @@ CASES = {
     "percentile 101": (["--config.percentiles=[99.9,101.0]"], ["config.percentiles", "101", "at most 100"]),
     "no batches": (["--config.batches=0"], ["config.batches=0", ">= 1"]),
     "momentum": (["--config.momentum=1.0"], ["config.momentum=1.0", "< 1"]),
+    "no percentiles": (["--config.percentiles=[]"], ["config.percentiles is empty", "99.99"]),
+    "few images": (["--config.split=train[:31]"], ["'train[:31]' has 31 images", "batches=2 x config.batch_images=16 are 32"]),
     "unknown key": (["--config.bits=8"], ["config.bits", "weight_bits"]),
     "pattern": (['--config.exclude=["encoderblock_9/*"]'], ["config.exclude", "'encoderblock_9/*'", "matches no point"]),
     "split": (["--config.split=tarin"], ["config.split", "'tarin'", "train"]),

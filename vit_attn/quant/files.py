@@ -8,6 +8,8 @@ int8/            on demand: the member in integers, see quant.int8; its accuracy
 """
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from vit_attn.quant.measure import FLOAT, Learned, Measured
 from vit_attn.quant.names import Names
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.quant import QuantSpec, as_values
+from vit_attn.spec.run import RunSpec
 from vit_attn.store.metrics import MetricsLog
-from vit_attn.store.run_dir import RunDir, write_json
+from vit_attn.store.run_dir import RunDir, differences, write_json
 
 RESULTS, RANGES, INT8 = "results.json", "ranges.json", "int8"
 SPREAD = ("accuracy", "top5", "loss")
@@ -42,7 +45,16 @@ def check_same(folder: Path, results: dict[str, Any], quant: QuantSpec) -> None:
         raise UserError(f"{folder} holds other results, which differ in {told}: take another --workdir, or delete it")
 
 
-def results_of(run: Path, step: int, quant: QuantSpec, split: str, found: Measured) -> dict[str, Any]:
+def check_run(folder: Path, results: dict[str, Any], spec: RunSpec) -> None:
+    """Raises UserError, with the differing settings, if these are results of another run."""
+    if "run_config" in results and (different := differences(results["run_config"], asdict(spec))):
+        raise UserError(
+            f"{folder} holds the results of another run ({results['run']}), which differs in {'; '.join(different)}: "
+            "take another --workdir, or delete it"
+        )
+
+
+def results_of(run: Path, spec: RunSpec, step: int, quant: QuantSpec, split: str, found: Measured) -> dict[str, Any]:
     estimators = {name: _with_spread(several) for name, several in found.quantized.items()}
     best = max(estimators, key=lambda name: estimators[name]["accuracy"])
     metrics = {f"quant/{FLOAT}/{key}": found.float32[key] for key in SPREAD}
@@ -50,6 +62,7 @@ def results_of(run: Path, step: int, quant: QuantSpec, split: str, found: Measur
         metrics |= {f"{prefix}/{key}": value for key, value in estimators[name].items() if key != "repeats"}
     return {
         "run": str(run),
+        "run_config": asdict(spec),
         "step": step,
         "config": as_values(quant),
         "calibration_split": split,
@@ -70,7 +83,8 @@ def _with_spread(several: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def write(folder: Path, results: dict[str, Any], quant: QuantSpec, found: Measured) -> None:
-    """results.json comes last: where it is, all is."""
+    """results.json comes last: where it is, all is. An INT8 member that is there has other ranges, and goes."""
+    shutil.rmtree(folder / INT8, ignore_errors=True)
     write_json(folder / RANGES, ranges_of(found))
     _log(folder, results["step"], quant, results["metrics"])
     write_json(folder / RESULTS, results)

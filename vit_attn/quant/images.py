@@ -26,6 +26,11 @@ def calibration_source(run: RunSpec, quant: QuantSpec, validation: Source) -> So
         timeout_seconds=data.timeout_seconds,
         where="config.split: config.data",
     )
+    if len(source) < (wanted := quant.batches * quant.batch_images):
+        raise UserError(
+            f"config.split={split!r} has {len(source)} images, and config.batches={quant.batches} x config.batch_images="
+            f"{quant.batch_images} are {wanted}: take a larger split, or fewer"
+        )
     theirs = {validation.identity(index) for index in range(len(validation))}
     if common := sum(source.identity(index) in theirs for index in range(len(source))):
         raise UserError(

@@ -40,6 +40,12 @@ PARAMETERS, PROGRAM = "parameters.safetensors", "model.stablehlo"
 SCALE = ":scale"
 
 
+def is_written(out: Path, results: dict[str, Any], program: bool) -> bool:
+    """Whether the member of these results is there, and its program if that is wanted."""
+    folder = out / INT8
+    return INT8 in results and (folder / RANGES).exists() and (not program or (folder / PROGRAM).exists())
+
+
 def write_int8(
     out: Path, spec: RunSpec, step: int, params: Any, quant: QuantSpec, results: dict[str, Any], program: bool
 ) -> dict[str, float]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vit_attn.parallel.processes import say
-from vit_attn.quant.files import check_same, read_results, results_of, with_int8, write
-from vit_attn.quant.int8 import write_int8
+from vit_attn.quant.files import check_run, check_same, read_results, results_of, with_int8, write
+from vit_attn.quant.int8 import is_written, write_int8
 from vit_attn.quant.measure import measure, prepare
 from vit_attn.quant.progress import Progress
 from vit_attn.spec.errors import UserError
@@ -25,6 +25,8 @@ class Member:
         check_writable(self.out)
         if (results := read_results(self.out)) is not None:
             check_same(self.out, results, quant)
+            if (spec := self.run_dir.spec()) is not None:
+                check_run(self.out, results, spec)
 
 
 def quantize_member(
@@ -46,7 +48,7 @@ def quantize_member(
     results = read_results(member.out)
     if results is not None and results["step"] == step:
         say(f"{member.out} is complete (step {step}): nothing to do")
-        if int8:
+        if int8 and not is_written(member.out, results, program):
             with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
                 results = in_int8(results)
         return results
@@ -55,7 +57,7 @@ def quantize_member(
     with file_lock(member.out / ".lock", f"{member.out} is being written by another process"):
         say(f"{member.run_dir.path}: step {step}, {quant.name}")
         found = measure(ready, progress)
-        results = results_of(member.run_dir.path, step, quant, ready.calibration.split, found)
+        results = results_of(member.run_dir.path, spec, step, quant, ready.calibration.split, found)
         write(member.out, results, quant, found)
         if int8:
             results = in_int8(results)

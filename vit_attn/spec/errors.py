@@ -33,11 +33,14 @@ def one_line(error: BaseException) -> str:
 
 
 def exit_code_of(program: Callable[[], int]) -> int:
-    """Runs a command-line program; a UserError becomes one line on stderr and exit code 2, a RunError exit code 1."""
+    """Runs a command-line program; a UserError becomes one line on stderr and exit code 2, a RunError 1, Ctrl-C 130."""
     try:
         return program()
     except (UserError, RunError) as error:
         return tell(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
 
 
 def tell(error: UserError | RunError) -> int:

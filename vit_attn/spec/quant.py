@@ -49,13 +49,18 @@ class QuantSpec:
     def measured(self) -> list[str]:
         """The estimators by the names of their table lines."""
         names = ESTIMATORS if ALL in self.estimators else self.estimators
-        lines = [[f"percentile_{p:g}" for p in self.percentiles] if name == "percentile" else [name] for name in names]
+        lines = [
+            [f"percentile_{p!r}".removesuffix(".0") for p in self.percentiles] if name == "percentile" else [name]
+            for name in names
+        ]
         return list(dict.fromkeys(name for several in lines for name in several))
 
 
 def resolve_quant(values: Mapping[str, Any]) -> QuantSpec:
     """Plain values -> what to do. Raises UserError for an unknown key, a wrong type or a value out of bounds."""
     spec = build(QuantSpec, values)
+    if "percentile" in spec.estimators and not spec.percentiles:
+        raise UserError("config.percentiles is empty, and config.estimators has percentile: name some, as [99.99, 99.999]")
     if not spec.measured:
         raise UserError(f"config.estimators={list(spec.estimators)} names none (choices: {', '.join((*ESTIMATORS, ALL))})")
     for p in spec.percentiles:

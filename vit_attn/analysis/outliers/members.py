@@ -19,6 +19,11 @@ class Member:
     out: Path
 
     @property
+    def newest(self) -> int:
+        """The step that is looked at."""
+        return self.run_dir.place(self.spec).steps()[-1]
+
+    @property
     def name(self) -> str:
         return self.run_dir.path.resolve().name
 

@@ -53,7 +53,9 @@ class Head:
 def choose_head(statistics: Statistics) -> Head:
     """Of the blocks but the last, the one whose output has the most outliers; in the next, the head that attends to them most.
 
-    By mean attention mass, over the images that have outliers there. Without any: the head and layer of the largest focus.
+    By mean attention mass, over the images that have outliers there: what they do is seen where they are read. (The paper shows
+    the head in whose lanes the top dimension lies; its number is told as `of_dim`.) Without any: head and layer of the
+    largest focus.
     """
     counts = statistics.outliers["block"].by_dim[:-1]
     if not counts.any():

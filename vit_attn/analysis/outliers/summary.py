@@ -111,15 +111,18 @@ def _printed(methods: Sequence[Method], columns: Sequence[str]) -> str:
     for name in ("method", *columns, "seeds"):
         table.add_column(name.replace("_", "\n"), justify="left" if name == "method" else "right", no_wrap=name != "method")
     for method in methods:
-        table.add_row(method.label, *(_cell(method.spread(column)) for column in columns), str(len(method.members)))
+        table.add_row(method.label, *(_cell(method, column) for column in columns), str(len(method.members)))
     console = Console(width=PLAIN_WIDTH, file=StringIO(), color_system=None)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
 
 
-def _cell(spread: tuple[float, float] | None) -> str:
-    return "-" if spread is None else f"{spread[0]:.4g} ± {spread[1]:.2g}"
+def _cell(method: Method, column: str) -> str:
+    spread = method.spread(column)
+    if spread is None:
+        return "-"
+    return f"{spread[0]:.4g} ± {spread[1]:.2g}" if len(method.values[column]) > 1 else f"{spread[0]:.4g}"
 
 
 def _short(value: Any) -> str:
