@@ -142,3 +142,15 @@ def test_the_best_is_what_was_measured(tmp_path):
     }
     assert {step: one["val/accuracy"] for step, one in found.items() if "val/accuracy" in one} == measured
     assert all("train/loss" in one for one in found.values())
+
+
+def test_speeds_are_of_all_steps_since_the_row_before(tmp_path):
+    """Saved more often than logged: the seconds of the rows' speeds are all those of the run's core-hours."""
+    assert run_here(*command(tmp_path / "run", loop__ckpt_steps=2, loop__log_steps=5)) == 0
+    rows, cores = RunDir(tmp_path / "run").metrics(), jax.device_count()
+    assert [row["step"] for row in rows] == [1, 5, 6, 10, 12]
+    before = {"step": 0, "speed/core_hours": 0.0}
+    for row in rows:
+        seconds = (row["speed/core_hours"] - before["speed/core_hours"]) * 3600 / cores
+        assert seconds * row["speed/images_per_second"] == pytest.approx((row["step"] - before["step"]) * 16, rel=1e-4)
+        before = row

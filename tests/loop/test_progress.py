@@ -1,10 +1,16 @@
 """What a person sees of a run: on a real terminal, and in a file."""
 
 import re
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
 
+from rich.console import Console
 from terminal import run_on_terminal, screen
 from trainer_runs import command, run_here, saved_steps
 
+from vit_attn.loop.live_table import LiveTable
+from vit_attn.loop.progress import Rows, progress_line
 from vit_attn.spec.load import load_run, split_overrides
 from vit_attn.store.run_dir import RunDir
 
@@ -62,3 +68,42 @@ def test_a_pack_has_a_row_a_member_and_says_who_diverged(tmp_path):
     above = " ".join("".join(seen[:table]).split())
     assert f"{tmp_path / 'bad'}:" in above
     assert "checkpoint stays" not in above  # it has none
+
+
+def rows_of(step, **more):
+    """Of five members; those of `more` have more metrics."""
+    members = [SimpleNamespace(run_dir=RunDir(Path(name))) for name in "abcde"]
+    plain = {
+        "train/loss": 1.5,
+        "train/accuracy": 0.25,
+        "speed/images_per_second": 100.0,
+        "speed/core_hours": 2.0,
+        "data/wait": 0.5,
+    }
+    return Rows(step, 61.0, [(one, {**plain, **more.get(one.run_dir.name, {})}) for one in members])
+
+
+def test_what_a_table_shows():
+    """Each number as last seen, the core-hours of all, and the reasons of the last ones that were lost."""
+    console = Console(file=StringIO(), width=100, height=40, force_terminal=True)
+    table = LiveTable(console, [*"abcde"], 12)
+    table.show(rows_of(6, a={"val/accuracy": 0.125}))
+    for name in "bcde":
+        table.lost(SimpleNamespace(run_dir=RunDir(Path(name))), f"reason of {name}")
+    rows = rows_of(8)
+    table.show(rows)
+    with console.capture() as captured:
+        console.print(table.picture(rows))
+    seen = re.sub(r"\x1b\[[^m]*m", "", captured.get())
+    assert "step 8/12" in seen
+    assert "ETA 0:01:01" in seen
+    assert "100 images/s | data wait 50 % | 10.0 core-hours" in seen
+    assert re.search(r"\na +1.500 +0.250 +0.1250 *\n", seen)
+    assert re.findall("reason of (.)", seen) == [*"cde"]
+
+
+def test_the_accuracy_of_a_line():
+    """Of the validation where it is known."""
+    assert "train accuracy 0.250 (a) to 0.250 (a)" in progress_line(rows_of(6), 12)
+    measured = {name: {"val/accuracy": 0.5 + 0.1 * number} for number, name in enumerate("abcde")}
+    assert "val accuracy 0.500 (a) to 0.900 (e)" in progress_line(rows_of(6, **measured), 12)

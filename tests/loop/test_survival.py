@@ -120,6 +120,17 @@ def test_ctrl_c_twice_ends_at_once(tmp_path):
         assert len(saved_arrays(tmp_path / "run", step)) > 20
 
 
+def test_ctrl_c_twice_does_not_wait_for_the_compiler(tmp_path):
+    log = tmp_path / "log"
+    process = start(busy(tmp_path / "run"), log)
+    wait_for(process, log, "compiling for")
+    process.send_signal(signal.SIGINT)
+    wait_for_either(process, log, "a second one ends at once")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == -signal.SIGINT
+    assert not (tmp_path / "run/checkpoints").exists() or saved_steps(tmp_path / "run") == []
+
+
 def wait_for_save(process, workdir, step):
     deadline = time.monotonic() + 200
     while max(saved_steps(workdir), default=0) < step and process.poll() is None:

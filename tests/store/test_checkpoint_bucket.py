@@ -14,6 +14,7 @@ from trainer_runs import command, run_here, without_speed
 from vit_attn.spec.run import LoopSpec
 from vit_attn.store.checkpoint import Checkpoints
 from vit_attn.store.paths import paths_of
+from vit_attn.store.place import place_of
 from vit_attn.store.restore import BadCheckpointError
 from vit_attn.store.run_dir import RunDir
 
@@ -69,6 +70,25 @@ def test_saved_read_refused_deleted(bucket, tmp_path):
     (bucket / "runs/one/checkpoints/4/state/_METADATA").write_text("a save that was cut short")
     assert Checkpoints(run_dir, loop).steps() == [2]
     assert not (bucket / "runs/one/checkpoints/4/state/_METADATA").exists()
+
+
+def test_a_deletion_that_is_cut_short(bucket, tmp_path, monkeypatch):
+    """What is left of it is taken for no checkpoint."""
+    loop, run_dir = LoopSpec(ckpt_dir="gs://bucket/cut/{name}"), RunDir(tmp_path / "one")
+    checkpoints = Checkpoints(run_dir, loop)
+    checkpoints.save(1, state_of("data and fsdp", numbers()), {"step": 1}, rows=[])
+    checkpoints.close()
+    place = place_of(run_dir.path, loop)
+    assert place.steps() == [1]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(place.path(1)), "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place.delete(1)
+    assert (bucket / "cut/one/checkpoints/1/state/_METADATA").exists()
+    assert place.steps() == []
 
 
 def test_a_run_goes_on_on_a_fresh_machine(bucket, tmp_path):
