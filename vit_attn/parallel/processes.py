@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -19,6 +20,8 @@ from vit_attn.parallel.watch import Watch
 from vit_attn.spec.errors import RunError, UserError, one_line, tell
 
 NEVER_SECONDS = 10**6  # jax's own watch aborts without a name: ours is always earlier
+# How the errors of devices and of what connects them begin. Not all come as JaxRuntimeError: some are ValueErrors.
+OF_DEVICES = re.compile("UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION")
 _watch: Watch | None = None
 
 
@@ -38,7 +41,7 @@ def run_together(place: Place, what: str, join_seconds: float, silence_seconds: 
     except (UserError, RunError) as error:
         _watch.fail(one_line(error), tell(error))
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if isinstance(error, jax.errors.JaxRuntimeError) or OF_DEVICES.match(str(error)):
             _watch.wait_for_blame()
         traceback.print_exc()
         _watch.fail(f"{type(error).__name__}: {one_line(error)[:1000]}", 1)
