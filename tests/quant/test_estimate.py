@@ -77,12 +77,16 @@ def test_over_batches():
     batches = [GAUSS * factor + shift for factor, shift in ((1, 0), (5, 1), (0.2, -1), (3, 4))]
     ends = [np.array([x.min(), x.max()], np.float64) for x in batches]
     running, percentile = ends[0], np.percentile(batches[0], [1, 99])
-    for batch, end in zip(batches[1:], ends[1:], strict=True):
+    least = [np.array(least_error(jnp.asarray(x, jnp.float32), jnp.float32(255)), np.float64) for x in batches]
+    mse = least[0]
+    for batch, end, best in zip(batches[1:], ends[1:], least[1:], strict=True):
         running, percentile = 0.9 * running + 0.1 * end, 0.9 * percentile + 0.1 * np.percentile(batch, [1, 99])
+        mse = 0.9 * mse + 0.1 * best
     wanted = {
         "running_min_max": running,
         "min_max": [min(low for low, _ in ends), max(high for _, high in ends)],
         "percentile_99": percentile,
+        "mse": mse,
     }
     for name, want in wanted.items():
         operation = fresh(name, 8, True, 0.9)
