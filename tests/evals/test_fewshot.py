@@ -213,7 +213,7 @@ def run(spec, devices, processes=0, whole=False):
     params = jax.device_put(params_of(), jax.tree.leaves(knobs)[0].sharding)
     workers = Workers(processes, 2)
     try:
-        return evaluate(evaluator, [(params, knobs)], program, spec.data, workers)[0]
+        return evaluate(evaluator, [(params, knobs)], program, spec.data, workers, lambda: "")[0]
     finally:
         workers.close()
 

@@ -220,7 +220,7 @@ def run(spec, devices):
     params = jax.device_put(params_of(), replicated(program.mesh))
     workers = Workers(0, 2)
     try:
-        return evaluate(evaluator, [(params, program.knobs(knobs_of(spec)))], program, spec.data, workers)[0]
+        return evaluate(evaluator, [(params, program.knobs(knobs_of(spec)))], program, spec.data, workers, lambda: "")[0]
     finally:
         workers.close()
 
