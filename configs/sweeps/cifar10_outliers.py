@@ -9,14 +9,13 @@ from typing import Any
 
 from configs.common import parse_arg
 from configs.grid import constant, cross, product, seeds
-from configs.scales import clipped
 from configs.sweeps.cifar10_alpha import EPOCH
+from configs.sweeps.outlier_methods import methods
 
 
 def get_sweep(arg: str = "") -> dict[str, Any]:
     """Arguments: seeds=N, data_dir. 16 members a seed."""
     a = parse_arg(arg, seeds=1, data_dir="")
-    gated = product(h=["softmax"], gate=["linear", "mlp"], pi_init=[0.5])
-    methods = [{"h": "softmax"}, *clipped([-0.001, -0.003, -0.004], "small"), *gated, *product(h=["relu"], alpha=[0.5, 1.0])]
     vits = constant(product(patch_norm=["none", "tokens"]), patch=4, qk_norm="none", data_dir=a["data_dir"] or None, **EPOCH)
-    return {"base": "configs/cifar10_tfds.py", "points": seeds(cross(vits, methods), a["seeds"])}
+    points = cross(vits, [*methods("small"), {"h": "relu", "alpha": 0.5}])
+    return {"base": "configs/cifar10_tfds.py", "points": seeds(points, a["seeds"])}
