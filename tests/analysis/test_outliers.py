@@ -21,9 +21,9 @@ from outlier_runs import (
     spec_of,
 )
 
-from vit_attn.analysis.outliers.logged import logged_norms
+from vit_attn.analysis.outliers.logged import logged_outliers
 from vit_attn.analysis.outliers.measure import ATTENTION, measure
-from vit_attn.analysis.outliers.metrics import choose_head, metrics_of
+from vit_attn.analysis.outliers.metrics import Heads, choose_heads, metrics_of
 from vit_attn.analysis.outliers.sample import sample_of, shown_images
 from vit_attn.spec.errors import UserError
 
@@ -37,7 +37,7 @@ PLACES = {
 }
 KINDS = {"plain": PLAIN, "gated": GATED, "relu": RELU}
 DIM, PATCHES = 17, (5, 15)
-OWNER = 1  # the head of block 1 that is made to attend to the planted tokens
+READER = 1  # the head of block 1 that is made to attend to the planted tokens
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -46,8 +46,8 @@ def planted(request):
     spec = spec_of(KINDS[request.param])
     params = plant_tokens(params_of(spec), PATCHES, DIM, 40.0)
     attention = params["Transformer"]["encoderblock_1"][ATTENTION]
-    attention["key"]["kernel"][DIM, OWNER] += 1.0
-    attention["query"]["bias"][OWNER] += 1.0
+    attention["key"]["kernel"][DIM, READER] += 1.0
+    attention["query"]["bias"][READER] += 1.0
     images = pixels(IMAGES)
     at, _ = captured(spec, params, images)
     return spec, params, images, at, measure(spec, params, batches_of(images, 4))
@@ -81,7 +81,7 @@ def pearson(x):
 
 def test_norms_and_kurtoses_by_every_convention(planted):
     _, _, _, at, statistics = planted
-    got = metrics_of(statistics, choose_head(statistics))
+    got = metrics_of(statistics, choose_heads(statistics))
     norms, kurtoses = {}, {}
     for family, layers in tensors(at).items():
         norms[family] = [np.mean([abs(image).max() for image in x]) for x in layers]
@@ -106,7 +106,7 @@ def test_norms_and_kurtoses_by_every_convention(planted):
 
 def test_outliers_are_those_of_a_loop(planted):
     spec, _, _, at, statistics = planted
-    got = metrics_of(statistics, choose_head(statistics))
+    got = metrics_of(statistics, choose_heads(statistics))
     for family, layers in tensors(at).items():
         found = [np.stack([far(image) for image in x]) for x in layers]
         of = statistics.outliers[family]
@@ -121,56 +121,72 @@ def test_outliers_are_those_of_a_loop(planted):
     assert got["outliers/top10_dims_share"] == 1.0
 
 
-def test_the_head_is_the_one_that_attends_to_them(planted):
+def test_owner_and_reader_of_the_outliers(planted):
     spec, _, _, at, statistics = planted
-    head = choose_head(statistics)
+    heads = choose_heads(statistics)
     counts = [np.sum([far(image).sum() for image in x]) for x in tensors(at)["block"][:-1]]
-    assert head.layer == 1 + np.argmax(counts) == 1
-    assert (head.dim, head.of_dim) == (DIM, DIM // (WIDTH // HEADS))
-    found = {"mass": [], "value_norm": [], "value_norm_elsewhere": [], "update_norm": [], "update_norm_elsewhere": []}
+    assert heads.layer == 1 + np.argmax(counts) == 1
+    assert heads.dim == DIM
+    assert [*heads.by_role] == ["owner", "reader"]
     block, own = at["encoderblock_0"]["sum_1"], at["encoderblock_1"][ATTENTION]
     updates = own.get("gated", own["context"]).reshape(IMAGES, -1, HEADS, WIDTH // HEADS)
-    masses = np.zeros(HEADS)
-    for image in range(IMAGES):
-        tokens = far(block[image]).any(axis=1)
-        each = [sum(abs(w[:, token]).sum() for token in np.flatnonzero(tokens)) / abs(w).sum() for w in own["weights"][image]]
-        masses += each
-        found["mass"].append(each[head.head])
-        for name, x in (("value_norm", own["v"]), ("update_norm", updates)):
-            norms = np.sqrt((x[image, :, head.head] ** 2).sum(axis=-1))
-            found[name].append(norms[tokens].mean())
-            found[f"{name}_elsewhere"].append(norms[~tokens].mean())
-    got = metrics_of(statistics, head)
-    for name, values in found.items():
-        assert got[f"outliers/head_{name}"] == pytest.approx(np.mean(values), rel=1e-3), name
-    assert head.head == masses.argmax()
+    lanes = np.arange(WIDTH).reshape(HEADS, -1)  # of each head
+    assert DIM in lanes[heads.by_role["owner"]]
+    masses, got = np.zeros(HEADS), metrics_of(statistics, heads)
+    for role, head in heads.by_role.items():
+        found = {"mass": [], "value_norm": [], "value_norm_elsewhere": [], "update_norm": [], "update_norm_elsewhere": []}
+        for image in range(IMAGES):
+            tokens = far(block[image]).any(axis=1)
+            shares = [sum(abs(w[:, j]).sum() for j in np.flatnonzero(tokens)) / abs(w).sum() for w in own["weights"][image]]
+            masses += shares
+            found["mass"].append(shares[head])
+            for name, x in (("value_norm", own["v"]), ("update_norm", updates)):
+                norms = np.sqrt((x[image, :, head] ** 2).sum(axis=-1))
+                found[name].append(norms[tokens].mean())
+                found[f"{name}_elsewhere"].append(norms[~tokens].mean())
+        assert got[f"outliers/{role}_head"] == head
+        for name, values in found.items():
+            assert got[f"outliers/{role}_{name}"] == pytest.approx(np.mean(values), rel=1e-3), (role, name)
+    assert heads.by_role["reader"] == masses.argmax()
     if spec.model.attention.h == "softmax":
-        assert head.head == OWNER
-        assert got["outliers/head_mass"] > 0.3
+        assert heads.by_role["reader"] == READER
+        assert got["outliers/reader_mass"] > 0.3
 
 
-def test_the_sample_is_what_stands_at_the_head(planted):
+def test_the_sample_is_what_stands_at_the_heads(planted):
     spec, params, images, at, statistics = planted
-    head = choose_head(statistics)
-    indices = shown_images(statistics, head)
+    heads = choose_heads(statistics)
+    shown = [*dict.fromkeys([heads.by_role["owner"], heads.by_role["reader"]])]
+    indices = shown_images(statistics, heads)
     assert indices == [0, 1, 2, 3]
-    sample = sample_of(spec, params, head, indices, images[indices])
-    own = at[f"encoderblock_{head.layer}"][ATTENTION]
+    sample = sample_of(spec, params, heads, indices, images[indices])
+    own = at[f"encoderblock_{heads.layer}"][ATTENTION]
     updates = own.get("gated", own["context"]).reshape(IMAGES, -1, HEADS, WIDTH // HEADS)
     close = {"rtol": 1e-3, "atol": 1e-5}
-    np.testing.assert_allclose(sample.weights, own["weights"][indices, head.head], **close)
-    np.testing.assert_allclose(sample.values, own["v"][indices][:, :, head.head], **close)
-    np.testing.assert_allclose(sample.updates, updates[indices][:, :, head.head], **close)
-    np.testing.assert_allclose(sample.received, own["weights"][indices, head.head].mean(1) * sample.weights.shape[-1], **close)
     np.testing.assert_array_equal(sample.outliers, [far(at["encoderblock_0"]["sum_1"][i]).sum(axis=1) for i in indices])
-    np.testing.assert_allclose(sample.update_norms, np.sqrt((updates[indices][:, :, head.head] ** 2).sum(-1)), **close)
+    assert sample.weights.shape[1] == sample.values.shape[1] == len(shown)
+    for place, head in enumerate(shown):
+        weights, update = own["weights"][indices, head], updates[indices][:, :, head]
+        np.testing.assert_allclose(sample.weights[:, place], weights, **close)
+        np.testing.assert_allclose(sample.values[:, place], own["v"][indices][:, :, head], **close)
+        np.testing.assert_allclose(sample.updates[:, place], update, **close)
+        np.testing.assert_allclose(sample.received[:, place], weights.mean(1) * weights.shape[-1], **close)
+        np.testing.assert_allclose(sample.value_norms[:, place], np.sqrt((own["v"][indices][:, :, head] ** 2).sum(-1)), **close)
+        np.testing.assert_allclose(sample.update_norms[:, place], np.sqrt((update**2).sum(-1)), **close)
+
+
+def test_one_head_may_be_both():
+    heads = Heads(1, 5, {"owner": 2, "reader": 2})
+    assert heads.numbers == [2]
+    assert heads.roles(2) == ["owner", "reader"]
+    assert Heads(1, 5, {"owner": 2, "reader": 0}).numbers == [2, 0]
 
 
 def test_batches_of_any_size_give_the_same_numbers(planted):
     """4 at a time, where the last batch is filled up, and all at once."""
     spec, params, images, _, statistics = planted
     others = measure(spec, params, batches_of(images, IMAGES))
-    one, other = (metrics_of(found, choose_head(found)) for found in (statistics, others))
+    one, other = (metrics_of(found, choose_heads(found)) for found in (statistics, others))
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert other[name] == pytest.approx(value, rel=1e-5), name
@@ -191,7 +207,7 @@ def test_a_rescaling_that_the_function_does_not_see_is_found():
     for family, of in statistics.outliers.items():
         places = np.argwhere(of.by_dim).tolist()
         assert places == ([[layer, dim]] if family == "norm_1" else []), family
-    got = metrics_of(statistics, choose_head(statistics))
+    got = metrics_of(statistics, choose_heads(statistics))
     assert got["outliers/norm_1_top_dim"] == dim
     assert got["outliers/norm_1_top_dim_share"] == 1.0
     assert got["outliers/top_dim"] == got["outliers/top_token"] == -1.0
@@ -203,26 +219,27 @@ def test_without_outliers_it_is_the_head_most_set_on_one_token(depth):
     params, images = params_of(spec), pixels(IMAGES)
     at, _ = captured(spec, params, images)
     statistics = measure(spec, params, batches_of(images, 4))
-    head = choose_head(statistics)
+    heads = choose_heads(statistics)
     weights = np.stack([at[f"encoderblock_{layer}"][ATTENTION]["weights"] for layer in range(depth)])
     received = weights.sum(axis=3)  # [layers, N, H, keys]
     focus = (received.max(axis=-1) / received.sum(axis=-1)).mean(axis=1)
-    assert (head.layer, head.head) == tuple(np.unravel_index(focus.argmax(), focus.shape))
-    assert head.dim == head.of_dim == -1
-    assert "no outliers" in head.rule
-    assert metrics_of(statistics, head)["outliers/head_focus"] == pytest.approx(focus.max(), rel=1e-4)
-    sample = sample_of(spec, params, head, [2], images[[2]])
+    assert (heads.layer, heads.by_role["focused"]) == tuple(np.unravel_index(focus.argmax(), focus.shape))
+    assert heads.dim == -1
+    assert [*heads.by_role] == ["focused"]
+    assert "no outliers" in heads.rule
+    assert metrics_of(statistics, heads)["outliers/focused_focus"] == pytest.approx(focus.max(), rel=1e-4)
+    sample = sample_of(spec, params, heads, [2], images[[2]])
     assert sample.outliers.shape == (1, SIDE**2)
-    assert (sample.outliers == (0 if head.layer else -1)).all()
+    assert (sample.outliers == (0 if heads.layer else -1)).all()
 
 
 def test_images_with_outliers_are_shown_first(planted):
     _, _, _, _, statistics = planted
-    head = choose_head(statistics)
+    heads = choose_heads(statistics)
     has = np.zeros_like(statistics.has_outliers)
-    has[[3, 7], head.layer - 1] = True
+    has[[3, 7], heads.layer - 1] = True
     few = statistics.__class__(**{**vars(statistics), "has_outliers": has})
-    assert shown_images(few, head) == [0, 1, 3, 7]
+    assert shown_images(few, heads) == [0, 1, 3, 7]
 
 
 def test_what_is_not_finite_is_an_error():
@@ -233,13 +250,17 @@ def test_what_is_not_finite_is_an_error():
         measure(spec, params, batches_of(pixels(3), 4))
 
 
-def test_norms_over_steps_are_read_from_the_log():
-    of = lambda step, *norms, name="stats": {
+def test_what_was_logged_over_steps_is_read():
+    of = lambda step, *values, quantity="block_inf_norm", name="stats": {
         "step": step,
-        **{f"{name}/block_inf_norm/layer_{i:02d}": x for i, x in enumerate(norms)},
+        **{f"{name}/{quantity}/layer_{i:02d}": x for i, x in enumerate(values)},
     }
-    rows = [{"step": 1, "train/loss": 2.0}, of(20, 3.0, 4.0), of(10, 1.0, 2.0), of(10, 9.0, 9.0, name="zz"), of(20, 3.5, 4.5)]
-    logged = logged_norms(rows)
+    norms = [of(20, 3.0, 4.0), of(10, 1.0, 2.0), of(10, 9.0, 9.0, name="zz"), of(20, 3.5, 4.5)]
+    shares = [of(0, 0.1, 0.2, quantity="outlier_share", name=name) for name in ("stats", "stats", "zz", "stats")]
+    rows = [{"step": 1, "train/loss": 2.0}, *(b | a for a, b in zip(norms, shares, strict=True))]
+    logged = logged_outliers(rows)
     assert (logged.evaluator, logged.steps) == ("stats", [10, 20])
-    np.testing.assert_array_equal(logged.norms, [[1.0, 2.0], [3.5, 4.5]])
-    assert logged_norms(rows[:1]) is None
+    assert [*logged.by_layer] == ["block_inf_norm", "outlier_share"]  # kurtosis was not logged
+    np.testing.assert_array_equal(logged.by_layer["block_inf_norm"], [[1.0, 2.0], [3.5, 4.5]])
+    np.testing.assert_array_equal(logged.by_layer["outlier_share"], [[0.1, 0.2]] * 2)
+    assert logged_outliers(rows[:1]) is None

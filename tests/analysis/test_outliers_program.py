@@ -16,8 +16,8 @@ from vit_attn.spec.errors import exit_code_of
 from vit_attn.store.run_dir import RunDir
 
 DIM, PATCH = 3, 9  # row 2, column 1
-TABLES = {"layers.csv", "by_dim.csv", "by_token.csv", "head.csv"}
-FIGURES = {"outliers", "by_token", "by_dim", "head", "head_matrices"}
+TABLES = {"layers.csv", "by_dim.csv", "by_token.csv", "heads.csv"}
+FIGURES = {"outliers", "by_token", "by_dim", "heads", "heads_matrices"}
 
 
 def program(*argv):
@@ -41,7 +41,8 @@ def sweep(tmp_path_factory):
     for name, state in {"gone": "diverged", "later": "waiting"}.items():
         RunDir(folder / name).create(spec_of(PLAIN, seed=5))
         RunDir(folder / name).write_status(state)
-    rows = [{"step": step, **{f"stats/block_inf_norm/layer_{i:02d}": step + i for i in range(3)}} for step in (2, 4)]
+    logged = ("block_inf_norm", "block_kurtosis", "outlier_share")
+    rows = [{"step": step, **{f"stats/{of}/layer_{i:02d}": step + i for of in logged for i in range(3)}} for step in (2, 4)]
     (folder / "gated/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for seed, repeats in enumerate([(0.4, 0.44), (0.5, 0.54)]):
         place = folder / f"vanilla_seed{seed}/quant/w8a8"
@@ -78,8 +79,10 @@ def test_a_planted_token_is_found_at_its_place(analysed, name, cls):
     assert all(row.items() >= place.items() and row["outliers"] == "5" for row in found)
     dims = [row for row in table(analysed / name / "outliers/by_dim.csv") if row["tensor"] == "block"]
     assert {row["dim"] for row in dims} == {str(DIM)}
-    rows = table(analysed / name / "outliers/head.csv")
-    assert len(rows) == 4 * (SIDE**2 + cls)
+    rows = table(analysed / name / "outliers/heads.csv")
+    heads = json.loads((analysed / name / "outliers/outliers.json").read_text())["heads"]
+    assert [*dict.fromkeys(row["head"] for row in rows)] == [str(i) for i in dict.fromkeys((heads["owner"], heads["reader"]))]
+    assert len(rows) == 4 * (SIDE**2 + cls) * len({heads["owner"], heads["reader"]})
     assert {row["token"] for row in rows if row["outliers"] != "0"} == {str(PATCH + cls)}
     assert [row["row"] for row in rows[: 2 + cls]] == [*([""] * cls), "0", "0"]
 

@@ -183,6 +183,7 @@ CASES = {
     "percentile 101": (["--config.percentiles=[99.9,101.0]"], ["config.percentiles", "101", "at most 100"]),
     "no batches": (["--config.batches=0"], ["config.batches=0", ">= 1"]),
     "momentum": (["--config.momentum=1.0"], ["config.momentum=1.0", "< 1"]),
+    "percentiles that nothing takes": (["--config.estimators=mse"], ["percentiles=[97.0]", "is mse", "add percentile"]),
     "no percentiles": (["--config.percentiles=[]"], ["config.percentiles is empty", "99.99"]),
     "few images": (["--config.split=train[:31]"], ["'train[:31]' has 31 images", "batches=2 x config.batch_images=16 are 32"]),
     "unknown key": (["--config.bits=8"], ["config.bits", "weight_bits"]),

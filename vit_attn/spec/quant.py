@@ -66,6 +66,11 @@ def resolve_quant(values: Mapping[str, Any]) -> QuantSpec:
     for p in spec.percentiles:
         if not 50.0 < p <= 100.0:
             raise UserError(f"config.percentiles: {p:g} must be above 50 and at most 100, as 99.99")
+    if spec.percentiles != QuantSpec.percentiles and not {"percentile", ALL} & {*spec.estimators}:
+        raise UserError(
+            f"config.percentiles={list(spec.percentiles)} without the estimator that takes them: config.estimators is "
+            f"{', '.join(spec.estimators)}; add percentile to it, or leave config.percentiles out"
+        )
     return spec
 
 

@@ -1,4 +1,4 @@
-"""Outliers of trained runs: which dimensions and patches they sit in, and what the head that feeds on them does with them.
+"""Outliers of trained runs: which dimensions and patches they sit in, and what the heads that own and read them do with them.
 
     python -m vit_attn.analysis.outliers runs/one
     python -m vit_attn.analysis.outliers runs/grid --images 2000            # every member that is done, and a table of them
@@ -8,12 +8,13 @@ Takes the newest checkpoint of a run and the first images of its validation spli
 from the mean of its tensor (one image's L x D numbers): arXiv:2306.12929, section 3. Writes into RUN/outliers, or --workdir
 (of several runs, each into a directory of its own in there):
 
-    outliers.json            max infinity norm and kurtosis of each tensor, outliers, the head: see analysis/outliers/metrics.py
+    outliers.json            max infinity norm and kurtosis of each tensor, outliers, heads: see analysis/outliers/metrics.py
     layers.csv               infinity norm and kurtosis by tensor and layer
     by_dim.csv by_token.csv  how many outliers, by tensor, layer and hidden dimension or position; what is not listed has none
-    head.csv                 of the head, by token of a few images: attention received, norms of values and updates
-    figures, .png and .svg   outliers (Fig. 9 of the paper), by_token, by_dim, head (Fig. 3), head_matrices (Figs 2 and 8), and
-                             over_steps where an evaluator attention_stats has logged infinity norms
+    heads.csv                by token of a few images: attention received, norms of values and updates; of the head among whose
+                             channels the top dimension is, and of the head that attends to the outliers most
+    figures, .png and .svg   outliers (Fig. 9 of the paper), by_token, by_dim, heads (Fig. 3), heads_matrices (Figs 2 and 8);
+                             over_steps, where an evaluator attention_stats has logged norms, kurtosis and shares of outliers
 
 and into --workdir, or outliers/ of the first path, summary.csv and summary.json: mean and std over seeds of accuracy, infinity
 norm and kurtosis, and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper).

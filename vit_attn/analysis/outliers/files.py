@@ -1,4 +1,4 @@
-"""What is found in a run, as files: outliers.json, layers.csv, by_dim.csv, by_token.csv, head.csv."""
+"""What is found in a run, as files: outliers.json, layers.csv, by_dim.csv, by_token.csv, heads.csv."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -29,14 +29,14 @@ def write(out: Path, run: Path, results: Results, sample: Sample) -> None:
     tokens = _counted({family: of.by_token for family, of in outliers.items()})
     rows = ([family, layer, token, *place_of(sample.model, token), count] for family, layer, token, count in tokens)
     _table(out / "by_token.csv", ["tensor", "layer", "token", "row", "column", "outliers"], rows)
-    columns = ["image", "token", "row", "column", "outliers", "weight_times_L", "value_norm", "update_norm"]
-    _table(out / "head.csv", columns, _of_tokens(sample))
+    columns = ["head", "image", "token", "row", "column", "outliers", "weight_times_L", "value_norm", "update_norm"]
+    _table(out / "heads.csv", columns, _of_tokens(sample))
     write_json(out / RESULTS, values_of(run, results, sample.indices))
 
 
 def values_of(run: Path, results: Results, sample_images: list[int]) -> dict[str, Any]:
     """`metrics` are flat, for reports; the rest says what they are of."""
-    head = results.head
+    heads = results.heads
     return {
         "run": str(run),
         "step": results.step,
@@ -46,7 +46,7 @@ def values_of(run: Path, results: Results, sample_images: list[int]) -> dict[str
             family: "/".join(["encoderblock_I", *(NAMES.get(part, part) for part in path)]) for family, path in FAMILIES.items()
         }
         | {LAST: LAST},
-        "head": {"layer": head.layer, "head": head.head, "dim": head.dim, "head_of_dim": head.of_dim, "rule": head.rule},
+        "heads": {"layer": heads.layer, "dim": heads.dim, **heads.by_role, "rule": heads.rule},
         "sample_images": sample_images,
         "metrics": results.metrics,
     }
@@ -75,10 +75,12 @@ def _of_layers(metrics: dict[str, float], layers: int) -> Iterable[Row]:
 
 
 def _of_tokens(sample: Sample) -> Iterable[Row]:
-    columns = (sample.outliers, sample.received, sample.value_norms, sample.update_norms)
-    for place, token in np.ndindex(sample.outliers.shape):
-        count, *others = (column[place, token] for column in columns)
-        yield [sample.indices[place], token, *place_of(sample.model, token), "" if count < 0 else count, *others]
+    columns = (sample.received, sample.value_norms, sample.update_norms)
+    for number, head in enumerate(sample.heads.numbers):
+        for place, token in np.ndindex(sample.outliers.shape):
+            count = sample.outliers[place, token]
+            where = [head, sample.indices[place], token, *place_of(sample.model, token), "" if count < 0 else count]
+            yield [*where, *(column[place, number, token] for column in columns)]
 
 
 def _table(file: Path, head: Row, rows: Iterable[Row]) -> None:

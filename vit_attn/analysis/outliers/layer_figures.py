@@ -31,6 +31,7 @@ TITLES = {
     "norm_1": "LayerNorm before the MLP",
     LAST: "last LayerNorm",
 }
+OVER_STEPS = {"block_inf_norm": "infinity norm", "block_kurtosis": "kurtosis", "outlier_share": "share of outliers"}
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -91,18 +92,21 @@ def draw_dims(run: str, results: Results) -> Figure:
 
 
 def draw_steps(run: str, logged: Logged) -> Figure:
-    figure = empty_figure(6.5, 4.2)
-    axis, (_, layers) = figure.subplots(), logged.norms.shape
+    """A panel a quantity, a line a block."""
+    figure = empty_figure(1.0 + 4.4 * len(logged.by_layer), 4.2)
+    axes = figure.subplots(1, len(logged.by_layer), squeeze=False)[0]
+    layers = next(iter(logged.by_layer.values())).shape[1]
     dark = ListedColormap(colormaps[COLOURS](np.linspace(0, 0.88, 256)))  # its yellow is too faint for a line
     colours: Any = ScalarMappable(Normalize(0, max(layers - 1, 1)), dark)
-    for layer in range(layers):
-        axis.plot(logged.steps, logged.norms[:, layer], color=colours.to_rgba(layer), marker="o", markersize=3.5, linewidth=1.6)
-    figure.colorbar(colours, ax=axis, label="block", ticks=MaxNLocator(integer=True, nbins=6))
-    axis.set_xlabel("step")
-    axis.set_ylabel("infinity norm of the block's output")
-    axis.set_ylim(bottom=0)
-    _tidy(axis)
-    figure.suptitle(f"{run.rpartition(', ')[0]}\nas {logged.evaluator} has logged it", fontsize=12)
+    for axis, (quantity, values) in zip(axes, logged.by_layer.items(), strict=True):
+        for layer in range(layers):
+            axis.plot(logged.steps, values[:, layer], color=colours.to_rgba(layer), marker="o", markersize=3.5, linewidth=1.6)
+        axis.set_xlabel("step")
+        axis.set_title(OVER_STEPS[quantity], fontsize=11)
+        axis.set_ylim(bottom=0)
+        _tidy(axis)
+    figure.colorbar(colours, ax=axes, label="block", ticks=MaxNLocator(integer=True, nbins=6))
+    figure.suptitle(f"{run.rpartition(', ')[0]}\nblocks' outputs, as {logged.evaluator} has logged them", fontsize=12)
     return figure
 
 

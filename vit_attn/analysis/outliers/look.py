@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vit_attn.analysis.outliers.files import write
-from vit_attn.analysis.outliers.logged import logged_norms
+from vit_attn.analysis.outliers.logged import logged_outliers
 from vit_attn.analysis.outliers.measure import measure
 from vit_attn.analysis.outliers.members import Member
-from vit_attn.analysis.outliers.metrics import choose_head, metrics_of
+from vit_attn.analysis.outliers.metrics import choose_heads, metrics_of
 from vit_attn.analysis.outliers.results import Results
 from vit_attn.analysis.outliers.sample import Sample, sample_of, shown_images
 from vit_attn.data.passes import Pass
@@ -45,10 +45,10 @@ def look_into(member: Member, source: Source, images: int, batch_images: int) ->
             statistics = measure(spec, params, batches)
         except UserError as error:
             raise UserError(f"{member.run_dir.path}, step {step}: {error}") from error
-    head = choose_head(statistics)
-    results = Results(step, source.split, statistics, head, metrics_of(statistics, head))
-    indices = shown_images(statistics, head)
-    sample = sample_of(spec, params, head, indices, _pixels(member, replace(one, indices=indices, batch_images=len(indices))))
+    heads = choose_heads(statistics)
+    results = Results(step, source.split, statistics, heads, metrics_of(statistics, heads))
+    indices = shown_images(statistics, heads)
+    sample = sample_of(spec, params, heads, indices, _pixels(member, replace(one, indices=indices, batch_images=len(indices))))
     _write(member, results, sample)
     return results
 
@@ -62,6 +62,6 @@ def _pixels(member: Member, one: Pass) -> UInt8[np.ndarray, "n Y X 3"]:
 def _write(member: Member, results: Results, sample: Sample) -> None:
     from vit_attn.analysis.outliers.figures import draw_all  # matplotlib takes its time
 
-    logged = logged_norms(member.run_dir.metrics())
+    logged = logged_outliers(member.run_dir.metrics())
     write(member.out, member.run_dir.path, results, sample)
     draw_all(member.out, f"{member.name}, step {results.step}", results, sample, logged)

@@ -15,8 +15,9 @@ layers; x is one image's L x D numbers, a CLS token among them; kurtosis is Pear
     outliers/FAMILY_share, ...                 all of these of the other families
     outliers/images
 
-    outliers/head_layer, head, head_dim        the head of `choose_head`, and the dimension its rule went by
-    outliers/head_mass, head_value_norm, ...   see `measure._of_heads`; over images that have outliers there, the focus over all
+    outliers/heads_layer, heads_dim            the block of `choose_heads`, and the dimension its rule went by
+    outliers/ROLE_head, ROLE_mass, ...         of its owner and reader, or focused head: see `measure._of_heads`; over images
+                                               that have outliers there, the focus over all
 """
 
 import math
@@ -32,44 +33,52 @@ PREFIX = "outliers"
 
 
 @dataclass(frozen=True)
-class Head:
-    """`dim`: of the outliers that chose it; -1 where there were none. Layers, heads and dimensions count from 0."""
+class Heads:
+    """Heads of one block, by what they are to the outliers. Layers, heads and dimensions count from 0."""
 
     layer: int
-    head: int
-    dim: int
-    of_dim: int  # the head to whose channels of a concatenated [D] `dim` belongs, as the paper tells heads; -1
+    dim: int  # of the outliers; -1 where there were none
+    by_role: dict[str, int]  # owner and reader (one head may be both), or where there were no outliers: focused
+
+    @property
+    def numbers(self) -> list[int]:
+        """Each once, in the order of the roles."""
+        return list(dict.fromkeys(self.by_role.values()))
+
+    def roles(self, head: int) -> list[str]:
+        return [role for role, number in self.by_role.items() if number == head]
 
     @property
     def rule(self) -> str:
         if self.dim < 0:
             return "no outliers before a block: the head that gives the largest share of its attention to one token"
         return (
-            f"block {self.layer - 1} has the most outliers, most of them in dimension {self.dim}; in the next block, "
-            "the head with the largest share of attention on the tokens that have them"
+            f"block {self.layer - 1} has the most outliers, most of them in dimension {self.dim}; of the next block's heads, "
+            "the owner is the one among whose channels that dimension is, the reader the one with the largest share of "
+            "attention on the tokens that have outliers"
         )
 
 
-def choose_head(statistics: Statistics) -> Head:
-    """Of the blocks but the last, the one whose output has the most outliers; in the next, the head that attends to them most.
+def choose_heads(statistics: Statistics) -> Heads:
+    """Of the blocks but the last, the one whose output has the most outliers; in the next, where they are read, two heads.
 
-    By mean attention mass, over the images that have outliers there: what they do is seen where they are read. (The paper shows
-    the head in whose lanes the top dimension lies; its number is told as `of_dim`.) Without any: head and layer of the
-    largest focus.
+    The owner is the head among whose channels, of all heads' one behind the other, their top dimension is: the heads that
+    arXiv:2306.12929 shows (section 3 and appendix A). The reader attends to the tokens with outliers most, by mean share of
+    attention over the images that have some; in the paper it is the owner. Without any: head and layer of the largest focus.
     """
     counts = statistics.outliers["block"].by_dim[:-1]
     if not counts.any():
         focus = _means(statistics.heads["focus"])
         layer, head = np.unravel_index(np.argmax(focus), focus.shape)
-        return Head(int(layer), int(head), -1, -1)
+        return Heads(int(layer), -1, {"focused": int(head)})
     before = int(np.argmax(counts.sum(axis=1)))
     with_outliers = statistics.has_outliers[:, before]
     mass = _means(statistics.heads["mass"][with_outliers, before])
     dim, (_, width) = int(np.argmax(counts[before])), counts.shape
-    return Head(before + 1, int(np.argmax(mass)), dim, dim // (width // len(mass)))
+    return Heads(before + 1, dim, {"owner": dim // (width // len(mass)), "reader": int(np.argmax(mass))})
 
 
-def metrics_of(statistics: Statistics, head: Head) -> dict[str, float]:
+def metrics_of(statistics: Statistics, heads: Heads) -> dict[str, float]:
     found: dict[str, float] = {}
     norms = {family: _means(values) for family, values in statistics.norms.items()}
     kurtoses = {family: _means(values) for family, values in statistics.kurtoses.items()}
@@ -84,7 +93,7 @@ def metrics_of(statistics: Statistics, head: Head) -> dict[str, float]:
             found |= dict(zip(names, of, strict=True))
     for family, outliers in statistics.outliers.items():
         found |= {f"{word_of(family)}{name}": value for name, value in _outliers(outliers, family != LAST).items()}
-    found |= {**_of_head(statistics, head), "images": statistics.images}
+    found |= {**_of_heads(statistics, heads), "images": statistics.images}
     return {f"{PREFIX}/{name}": float(value) for name, value in found.items()}
 
 
@@ -106,14 +115,16 @@ def _outliers(outliers: Outliers, by_layer: bool) -> dict[str, float]:
     return found
 
 
-def _of_head(statistics: Statistics, head: Head) -> dict[str, float]:
-    found: dict[str, float] = {"head_layer": head.layer, "head": head.head, "head_dim": head.dim}
-    for name in EVERY_HEAD:
-        if name == "focus":
-            found["head_focus"] = float(_means(statistics.heads[name])[head.layer, head.head])
-        elif head.dim >= 0:
-            with_outliers: Bool[np.ndarray, "N"] = statistics.has_outliers[:, head.layer - 1]
-            found[f"head_{name}"] = float(_means(statistics.heads[name][with_outliers, head.layer - 1])[head.head])
+def _of_heads(statistics: Statistics, heads: Heads) -> dict[str, float]:
+    found: dict[str, float] = {"heads_layer": heads.layer, "heads_dim": heads.dim}
+    for role, head in heads.by_role.items():
+        found[f"{role}_head"] = head
+        for name in EVERY_HEAD:
+            if name == "focus":
+                found[f"{role}_focus"] = float(_means(statistics.heads[name])[heads.layer, head])
+            elif heads.dim >= 0:
+                with_outliers: Bool[np.ndarray, "N"] = statistics.has_outliers[:, heads.layer - 1]
+                found[f"{role}_{name}"] = float(_means(statistics.heads[name][with_outliers, heads.layer - 1])[head])
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vit_attn.analysis.outliers.measure import Statistics
-from vit_attn.analysis.outliers.metrics import Head
+from vit_attn.analysis.outliers.metrics import Heads
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Results:
     step: int
     split: str
     statistics: Statistics
-    head: Head
+    heads: Heads
     metrics: dict[str, float]
 
     @property
