@@ -79,5 +79,5 @@ def save_run(path, spec, params, state="done", accuracy=0.5, step=7):
     checkpoints.save(step, whole, {"config": asdict(spec), "step": step})
     checkpoints.wait()
     checkpoints.close()
-    run_dir.write_status(state, step=step, steps=step, metrics={"val/accuracy": accuracy})
+    run_dir.write_status(state, step=step, steps=step, metrics={"val/accuracy": accuracy, "speed/core_hours": 2 * accuracy})
     return run_dir

@@ -97,7 +97,12 @@ def test_norms_and_kurtoses_by_every_convention(planted):
         "ffn_kurtosis": np.mean(kurtoses["ffn"]),
         "all_max_inf_norm": max(max(of) for of in norms.values()),
         "all_kurtosis": np.mean([value for of in kurtoses.values() for value in of]),
+        "all_max_kurtosis": max(value for of in kurtoses.values() for value in of),
+        "max_kurtosis": max(kurtoses["block"]),
     }
+    behind_blocks = [*kurtoses["norm_0"][1:], *kurtoses["last_norm"]]
+    bert = [value for pair in zip(kurtoses["ffn"], behind_blocks, strict=True) for value in pair]
+    wanted |= {"ffn_norm_kurtosis": sum(bert) / (2 * DEPTH), "ffn_norm_max_kurtosis": max(bert)}
     assert len([value for of in kurtoses.values() for value in of]) == 5 * DEPTH + 1
     for name, value in wanted.items():
         assert got[f"outliers/{name}"] == pytest.approx(value, rel=1e-3), name

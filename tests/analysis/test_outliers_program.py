@@ -113,6 +113,7 @@ def test_a_sweep_ends_in_a_table_over_seeds(analysed):
         assert float(gated[f"{column}_std"]) == 0
     assert (vanilla["seeds"], gated["seeds"]) == ("2", "1")
     assert float(vanilla["accuracy"]) == pytest.approx(55)
+    assert float(vanilla["core_hours"]) == pytest.approx(1.1)
     quantized = [40, 44, 50, 54]  # every seed and subset, of the best estimator
     assert float(vanilla["w8a8_accuracy"]) == pytest.approx(np.mean(quantized))
     assert float(vanilla["w8a8_accuracy_std"]) == pytest.approx(np.std(quantized, ddof=1))
@@ -135,6 +136,28 @@ def test_results_may_go_elsewhere(sweep, tmp_path, capsys):
     ]
     assert "3 images of 'train[:3]'" in capsys.readouterr().out
     assert sorted(path for path in sweep.rglob("*")) == before
+
+
+def test_what_is_there_is_not_measured_again(tmp_path, capsys):
+    """But what was not finished, and what is asked for with other images, is."""
+    for seed in (0, 1):
+        save_run(tmp_path / f"grid/seed{seed}", spec_of(PLAIN, seed=seed), params_of(spec_of(PLAIN), seed=seed))
+    assert program(tmp_path / "grid", "--images", 3) == 0
+    files = [tmp_path / f"grid/seed{seed}/outliers/outliers.json" for seed in (0, 1)]
+    first, summary = [file.read_bytes() for file in files], (tmp_path / "grid/outliers/summary.json").read_bytes()
+    files[1].unlink()
+    capsys.readouterr()
+    before = files[0].stat().st_mtime_ns
+    assert program(tmp_path / "grid", "--images", 3) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("seed0/outliers (1 of 2): complete (step 7): nothing to do")
+    assert "seed1/outliers (2 of 2): step 7, 3 images" in lines[1]
+    assert files[0].stat().st_mtime_ns == before
+    assert [file.read_bytes() for file in files] == first
+    assert (tmp_path / "grid/outliers/summary.json").read_bytes() == summary
+    assert program(tmp_path / "grid", "--images", 2) == 0
+    assert "nothing to do" not in capsys.readouterr().out
+    assert json.loads(files[0].read_text())["images"] == 2
 
 
 def one_error(capsys, *argv):

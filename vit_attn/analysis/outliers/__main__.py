@@ -18,23 +18,20 @@ from the mean of its tensor (one image's L x D numbers): arXiv:2306.12929, secti
 
 and into --workdir, or outliers/ of the first path, summary.csv and summary.json: mean and std over seeds of accuracy, infinity
 norm and kurtosis, and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper).
-A member that cannot be looked into is named at the end; the others go on. Exit codes: 0 written, 1 a member
-failed, 2 bad input.
+The same command goes on where it was interrupted: a member whose outliers.json is there, for the same checkpoint and
+images, is not looked into again. One that cannot be looked into is named at the end; the others go on. Exit codes: 0 written,
+1 a member failed, 2 bad input.
 """
 
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vit_attn.analysis.outliers.members import Member, members_of, summary_folder
 from vit_attn.analysis.outliers.quantized import quantized_accuracies
 from vit_attn.spec.errors import UserError, exit_code_of, one_line
 from vit_attn.spec.flags import Flags
-
-if TYPE_CHECKING:
-    from vit_attn.analysis.outliers.results import Results
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,24 +41,30 @@ def main(argv: Sequence[str]) -> int:
     members = members_of(flags.run, flags.workdir)
     folder = summary_folder(flags.run, flags.workdir)
 
-    from vit_attn.analysis.outliers.look import look_into, open_split  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.analysis.outliers.files import read_metrics  # here, so that --help and mistakes do not wait for jax
+    from vit_attn.analysis.outliers.look import look_into, open_split
     from vit_attn.analysis.outliers.summary import summary_of, write_summary
 
     quantized = {member: quantized_accuracies(member.run_dir.path, member.newest) for member in members}
     sources = [open_split(member, flags.split) for member in members]
-    found: dict[Member, "Results"] = {}
+    found: dict[Member, dict[str, float]] = {}
     failed: dict[Member, Exception] = {}
     for number, (member, source) in enumerate(zip(members, sources, strict=True), 1):
         try:
-            found[member] = look_into(member, source, images, batch_images)
-            print(f"{member.out} ({number} of {len(members)}): {found[member].line}", flush=True)
+            there = read_metrics(member.out, member.run_dir.path, member.newest, source.split, min(images, len(source)))
+            if there is None:
+                results = look_into(member, source, images, batch_images)
+                found[member], line = results.metrics, results.line
+            else:
+                found[member], line = there, f"complete (step {member.newest}): nothing to do"
+            print(f"{member.out} ({number} of {len(members)}): {line}", flush=True)
         except Exception as error:  # whatever it is: the others do not depend on it
             if not isinstance(error, UserError) and len(members) > 1:
                 traceback.print_exc()
             failed[member] = error
     if not found:
         raise next(iter(failed.values()))
-    print(write_summary(folder, summary_of({member: results.metrics for member, results in found.items()}, quantized)))
+    print(write_summary(folder, summary_of(found, quantized)))
     for member, why in failed.items():
         print(f"failed: {member.name}: {one_line(why) or type(why).__name__}", file=sys.stderr)
     return 1 if failed else 0

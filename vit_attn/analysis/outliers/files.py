@@ -11,17 +11,25 @@ from vit_attn.analysis.outliers.measure import ATTENTION, FAMILIES, LAST
 from vit_attn.analysis.outliers.metrics import PREFIX
 from vit_attn.analysis.outliers.results import Results
 from vit_attn.analysis.outliers.sample import Sample
+from vit_attn.analysis.outliers.summary import COLUMNS
 from vit_attn.spec.model import ModelSpec
-from vit_attn.store.run_dir import write_json
+from vit_attn.store.run_dir import read_json, write_json
 
 RESULTS = "outliers.json"
 NAMES = {"MlpBlock_0": "mlp", ATTENTION: "attention"}
 Row = Sequence[Any]
 
 
+def read_metrics(out: Path, run: Path, step: int, split: str, images: int) -> dict[str, float] | None:
+    """Of results that are there already, of the same checkpoint and as many images. Raises UserError for a broken file."""
+    found = read_json(out / RESULTS) or {}
+    same = {"run": str(run), "step": step, "split": split, "images": images}
+    metrics: dict[str, float] = found.get("metrics", {})
+    return metrics if found.items() >= same.items() and metrics.keys() >= {f"{PREFIX}/{name}" for name in COLUMNS} else None
+
+
 def write(out: Path, run: Path, results: Results, sample: Sample) -> None:
-    """outliers.json comes last: where it is, the tables are."""
-    out.mkdir(parents=True, exist_ok=True)
+    """outliers.json comes last: where it is, the tables are, and the figures if they were drawn before."""
     outliers = results.statistics.outliers
     _table(out / "layers.csv", ["tensor", "layer", "inf_norm", "kurtosis"], _of_layers(results.metrics, sample.model.depth))
     dims = _counted({family: of.by_dim for family, of in outliers.items()})

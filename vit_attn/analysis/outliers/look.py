@@ -63,5 +63,6 @@ def _write(member: Member, results: Results, sample: Sample) -> None:
     from vit_attn.analysis.outliers.figures import draw_all  # matplotlib takes its time
 
     logged = logged_outliers(member.run_dir.metrics())
-    write(member.out, member.run_dir.path, results, sample)
+    member.out.mkdir(parents=True, exist_ok=True)
     draw_all(member.out, f"{member.name}, step {results.step}", results, sample, logged)
+    write(member.out, member.run_dir.path, results, sample)

@@ -1,12 +1,14 @@
 """Statistics of images -> flat metrics, by the conventions of arXiv:2306.12929 (section 5 and its released code).
 
 The paper's x is "the output of an attention layer", by which it means a whole block. Which tensor that is differs in its code,
-and of its ViT there is none; so both are given, and a third kurtosis. All are means over images first, then max or mean over
+and of its ViT there is none; so both are given, and two more kurtoses. All are means over images first, then max or mean over
 layers; x is one image's L x D numbers, a CLS token among them; kurtosis is Pearson's (Gaussian: 3).
 
     outliers/max_inf_norm, kurtosis            x = a block's output, the residual stream (OPT's norm; by Fig. 9, the ViT's)
     outliers/ffn_max_inf_norm, ffn_kurtosis    x = its MLP's output, before the sum (BERT's norm)
-    outliers/all_max_inf_norm, all_kurtosis    x = these two, the attention's output, and all LayerNorms' (OPT's kurtosis)
+    outliers/ffn_norm_kurtosis                 x = this, and the output of the LayerNorm behind the block (BERT's kurtosis)
+    outliers/all_max_inf_norm, all_kurtosis    x = outputs of blocks, MLPs, attentions and all LayerNorms (OPT's kurtosis)
+    outliers/[WORD_]max_kurtosis               the largest of these kurtoses, where [WORD_]kurtosis is their mean
     outliers/FAMILY_inf_norm/layer_00, ...     of each tensor: see analysis.outliers.measure for the families
 
     outliers/share, share/layer_00, ...        of the numbers of the blocks' outputs, those further than 6 std from the mean
@@ -82,15 +84,17 @@ def metrics_of(statistics: Statistics, heads: Heads) -> dict[str, float]:
     found: dict[str, float] = {}
     norms = {family: _means(values) for family, values in statistics.norms.items()}
     kurtoses = {family: _means(values) for family, values in statistics.kurtoses.items()}
+    of_bert = np.concatenate([kurtoses["ffn"], kurtoses["norm_0"][1:], kurtoses[LAST]])  # a LayerNorm behind each block
+    of_all = np.concatenate(list(kurtoses.values()))
+    for word, of in (("", kurtoses["block"]), ("ffn_", kurtoses["ffn"]), ("ffn_norm_", of_bert), ("all_", of_all)):
+        found |= {f"{word}kurtosis": float(of.mean()), f"{word}max_kurtosis": float(of.max())}
     for family in ("block", "ffn"):
-        word = word_of(family)
-        found |= {f"{word}max_inf_norm": norms[family].max(), f"{word}kurtosis": kurtoses[family].mean()}
+        found[f"{word_of(family)}max_inf_norm"] = norms[family].max()
     found["all_max_inf_norm"] = max(values.max() for values in norms.values())
-    found["all_kurtosis"] = np.concatenate(list(kurtoses.values())).mean()
     for quantity, values in (("inf_norm", norms), ("kurtosis", kurtoses)):
-        for family, of in values.items():
-            names = [f"{family}_{quantity}" + ("" if family == LAST else f"/layer_{layer:02d}") for layer in range(len(of))]
-            found |= dict(zip(names, of, strict=True))
+        for family, layers in values.items():
+            names = [f"{family}_{quantity}" + ("" if family == LAST else f"/layer_{layer:02d}") for layer in range(len(layers))]
+            found |= dict(zip(names, layers, strict=True))
     for family, outliers in statistics.outliers.items():
         found |= {f"{word_of(family)}{name}": value for name, value in _outliers(outliers, family != LAST).items()}
     found |= {**_of_heads(statistics, heads), "images": statistics.images}

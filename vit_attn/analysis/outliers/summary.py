@@ -22,9 +22,10 @@ from vit_attn.report.varied import short_name
 from vit_attn.spec.run import flat
 from vit_attn.store.run_dir import write_json
 
-ACCURACY = "val/accuracy"
-PRINTED = ("max_inf_norm", "kurtosis")
-COLUMNS = (*PRINTED, "ffn_max_inf_norm", "ffn_kurtosis", "all_kurtosis", "share", "top10_dims_share")
+LOGGED = {"accuracy": ("val/accuracy", 100.0), "core_hours": ("speed/core_hours", 1.0)}  # column: metric, in percent or not
+MEASURED = ("max_inf_norm", "kurtosis")
+PRINTED = (*MEASURED, "core_hours")
+COLUMNS = (*MEASURED, "ffn_max_inf_norm", "ffn_kurtosis", "all_kurtosis", "share", "top10_dims_share")
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def _settings(member: Member) -> dict[str, Any]:
 
 
 def _values(member: Member, metrics: Mapping[str, float], quantized: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """By column. Accuracy is in percent."""
-    accuracy = member.run_dir.status().metrics.get(ACCURACY)
-    found = {} if accuracy is None else {"accuracy": [100 * accuracy]}
+    """By column. Accuracy is in percent; core-hours are those of training (for Table 11's overhead)."""
+    logged = member.run_dir.status().metrics
+    found = {name: [times * logged[metric]] for name, (metric, times) in LOGGED.items() if metric in logged}
     found |= {name: [metrics[f"{PREFIX}/{name}"]] for name in COLUMNS}
     return {**found, **quantized}
 
