@@ -67,9 +67,29 @@ def test_least_error_of_weights_is_the_best_of_100(bits):
             assert one == pytest.approx(best, rel=1e-6) or errors[chosen - 1] <= errors.min() * (1 + 1e-5)
 
 
+WILD = {
+    "one number": np.float32([-2.5]),
+    "two": np.float32([3.0, -1e-20]),
+    "equal": np.full((5, 7), -0.1, np.float32),
+    "zeros of both signs": np.float32([0.0, -0.0, 0.0, 1.0, -1.0]),
+    "negative": -np.exp(np.linspace(-60, 60, 1009, dtype=np.float32)),
+    "positive": np.exp(np.linspace(-60, 60, 1009, dtype=np.float32)),
+    "both, with ties": np.round(1e5 * np.random.default_rng(2).standard_cauchy(1009).astype(np.float32), -4),
+}
+
+
 def test_percentiles_are_numpys():
     for p in (50.5, 90.0, 99.0, 99.99, 100.0):
         np.testing.assert_allclose(percentiles(GAUSS, p), np.percentile(GAUSS, [100 - p, p]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [50.5, 99.0, 99.99, 100.0])
+@pytest.mark.parametrize("x", WILD.values(), ids=WILD)
+def test_percentiles_of_any_numbers(x, p):
+    """Signs, sizes and ties make no difference: the numbers at the ranks are found exactly."""
+    np.testing.assert_allclose(
+        percentiles(jnp.asarray(x), p), np.percentile(x.astype(np.float64), [100 - p, p]), rtol=2e-3, atol=1e-30
+    )
 
 
 def test_over_batches():
