@@ -51,6 +51,7 @@ PER_SEED = {  # members a seed: of the papers' grids at (paper, other) scale
     "fig6_gamma_length": (21, 21),
     "fig7_pi_init": (9, 9),
     "alpha_outliers": (48, 48),
+    "outlier_methods": (14, 14),
 }
 
 

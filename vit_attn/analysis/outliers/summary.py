@@ -45,7 +45,7 @@ class Method:
         values = self.values.get(column, [])
         if not values:
             return None
-        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len({*values}) > 1 else 0.0
 
 
 def summary_of(
