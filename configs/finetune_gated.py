@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 
 from configs.common import parse_arg
 
+GATES = ("linear", "mlp", "all_heads", "none")
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """Arguments: run (a directory), gate, pi_init, std (of the gate's weights), steps, lr (0: a tenth of the run's), seed."""
@@ -24,10 +26,14 @@ def get_config(arg: str = "") -> ConfigDict:
     if not a["run"] or not file.is_file():
         raise ValueError(f"argument run={a['run']!r} must be the directory of a run, with a config.json in it")
     config = ConfigDict(json.loads(file.read_text()))
+    if a["gate"] not in GATES:
+        raise ValueError(f"argument gate={a['gate']!r} must be one of {', '.join(GATES)}")
     steps = a["steps"] or max(config.train.steps // 10, 1)
 
     config.seed = a["seed"]
     config.init_from = a["run"]
+    if (there := config.model.attention.gate) != "none":
+        raise ValueError(f"argument run={a['run']!r} is a run with gates already (gate={there}): take one without")
     config.model.attention.gate = a["gate"]
     if a["gate"] != "none":
         config.model.attention.update({"pi_init": a["pi_init"], "gate_std": a["std"], "gate_rescale": True})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from io import BytesIO
 
 import jax
@@ -13,6 +14,7 @@ from PIL import Image
 from vit_attn.analysis.outliers.__main__ import main
 from vit_attn.analysis.outliers.summary import Method
 from vit_attn.spec.errors import exit_code_of
+from vit_attn.spec.quant import QuantSpec, as_values
 from vit_attn.store.run_dir import RunDir
 
 DIM, PATCH = 3, 9  # row 2, column 1
@@ -27,6 +29,15 @@ def program(*argv):
 def table(file):
     with open(file, newline="") as handle:
         return list(csv.DictReader(handle))
+
+
+def quantized(estimators, step=7, **settings):
+    """What a results.json holds."""
+    config = as_values(QuantSpec(estimators=tuple(estimators), repeats=2, **settings))
+    return {
+        **{"step": step, "best": "mse", "estimators": estimators, "config": config},
+        **{"calibration_split": "train", "excluded": ["head/output"] if settings else []},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def sweep(tmp_path_factory):
         place = folder / f"vanilla_seed{seed}/quant/w8a8"
         place.mkdir(parents=True)
         estimators = {"min_max": {"repeats": [{"accuracy": 0.1}]}, "mse": {"repeats": [{"accuracy": x} for x in repeats]}}
-        (place / "results.json").write_text(json.dumps({"step": 7, "best": "mse", "estimators": estimators}))
+        (place / "results.json").write_text(json.dumps(quantized(estimators)))
     return folder
 
 
@@ -118,6 +129,24 @@ def test_a_sweep_ends_in_a_table_over_seeds(analysed):
     assert float(vanilla["w8a8_accuracy"]) == pytest.approx(np.mean(quantized))
     assert float(vanilla["w8a8_accuracy_std"]) == pytest.approx(np.std(quantized, ddof=1))
     assert gated["w8a8_accuracy"] == ""
+    told = json.loads((analysed / "outliers/summary.json").read_text())["quantized"]
+    where = "2 x 16 x 32 images of 'train'; weights min_max, a range a tensor; excluded: nothing"
+    assert told == {"w8a8": f"the best of min_max, mse on {where}"}
+
+
+def test_numbers_of_other_settings_are_not_averaged(tmp_path, capsys):
+    for seed, settings in enumerate([{}, {}, {"exclude": ("head/*",)}]):
+        run = save_run(tmp_path / f"grid/seed{seed}", spec_of(PLAIN, seed=seed), params_of(spec_of(PLAIN))).path
+        (run / "quant/w4a8").mkdir(parents=True)
+        results = quantized({"mse": {"repeats": [{"accuracy": 0.4 + 0.1 * seed}]}}, **settings)
+        (run / "quant/w4a8/results.json").write_text(json.dumps(results))
+    assert program(tmp_path / "grid", "--images", 2) == 0
+    said = capsys.readouterr()
+    assert "seed2/quant/w4a8/results.json is left out: its settings are not those of" in said.err
+    assert "exclude: ['head/*'] here, [] there" in said.err
+    assert "w4a8: mse on 2 x 16 x 32 images of 'train'; weights min_max, a range a tensor; excluded: nothing" in said.out
+    (row,) = table(tmp_path / "grid/outliers/summary.csv")
+    assert (row["seeds"], float(row["w4a8_accuracy"])) == ("3", pytest.approx(45))
 
 
 def test_settings_of_one_last_name_are_told_apart():
@@ -158,6 +187,14 @@ def test_what_is_there_is_not_measured_again(tmp_path, capsys):
     assert program(tmp_path / "grid", "--images", 2) == 0
     assert "nothing to do" not in capsys.readouterr().out
     assert json.loads(files[0].read_text())["images"] == 2
+    shutil.move(tmp_path / "grid/seed0/outliers", tmp_path / "kept")  # and what is there of another run
+    shutil.rmtree(tmp_path / "grid/seed0")
+    save_run(tmp_path / "grid/seed0", spec_of(GATED), params_of(spec_of(GATED)))
+    shutil.move(tmp_path / "kept", tmp_path / "grid/seed0/outliers")
+    assert program(tmp_path / "grid", "--images", 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "seed0/outliers (1 of 2): step 7" in lines[0]
+    assert "nothing to do" in lines[1]
 
 
 def one_error(capsys, *argv):
@@ -210,7 +247,7 @@ def test_one_that_cannot_be_looked_into_does_not_stop_the_others(tmp_path, capsy
     save_run(tmp_path / "grid/a_broken", spec, broken)
     save_run(tmp_path / "grid/b_whole", spec_of(PLAIN, seed=1), params_of(spec))
     (tmp_path / "grid/b_whole/quant/w8a8").mkdir(parents=True)
-    old = {"step": 3, "best": "mse", "estimators": {"mse": {"repeats": [{"accuracy": 0.4}]}}}
+    old = quantized({"mse": {"repeats": [{"accuracy": 0.4}]}}, step=3)
     (tmp_path / "grid/b_whole/quant/w8a8/results.json").write_text(json.dumps(old))
     assert program(tmp_path / "grid", "--images", 4) == 1
     said = capsys.readouterr()

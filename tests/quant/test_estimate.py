@@ -80,7 +80,9 @@ WILD = {
 
 def test_percentiles_are_numpys():
     for p in (50.5, 90.0, 99.0, 99.99, 100.0):
-        np.testing.assert_allclose(percentiles(GAUSS, p), np.percentile(GAUSS, [100 - p, p]), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            percentiles(GAUSS, (100 - p) / 100), np.percentile(GAUSS, [100 - p, p]), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("p", [50.5, 99.0, 99.99, 100.0])
@@ -88,8 +90,15 @@ def test_percentiles_are_numpys():
 def test_percentiles_of_any_numbers(x, p):
     """Signs, sizes and ties make no difference: the numbers at the ranks are found exactly."""
     np.testing.assert_allclose(
-        percentiles(jnp.asarray(x), p), np.percentile(x.astype(np.float64), [100 - p, p]), rtol=2e-3, atol=1e-30
+        percentiles(jnp.asarray(x), (100 - p) / 100), np.percentile(x.astype(np.float64), [100 - p, p]), rtol=2e-3, atol=1e-30
     )
+
+
+@pytest.mark.parametrize("p", [99.999, 100.0])
+def test_percentiles_of_more_numbers_than_float32_can_count(p):
+    x = np.random.default_rng(3).permutation(np.arange(2**24 + 3, dtype=np.float32))  # the last three are not all different
+    tail = (100 - p) / 100 * (x.size - 1)
+    np.testing.assert_allclose(percentiles(jnp.asarray(x), (100 - p) / 100), [tail, x.max() - tail], rtol=1e-6, atol=1e-3)
 
 
 def test_over_batches():

@@ -13,7 +13,7 @@ from trainer_runs import command, run_here
 from vit_attn.models.vit import ViT
 from vit_attn.ops.augment.pixels import normalize
 from vit_attn.quant.calibrate import Network, calibrate, roundings
-from vit_attn.quant.int8 import load_int8
+from vit_attn.quant.int8 import float_kernels, load_int8
 from vit_attn.quant.names import names_of
 from vit_attn.quant.network import Rounded, integer_network
 from vit_attn.quant.weights import rounded, weight_grids
@@ -71,6 +71,7 @@ def test_logits_are_the_simulated_ones(name):
     assert float(jnp.abs(logits - simulated).max()) <= 2.01 * step
     assert float((logits.argmax(-1) == simulated.argmax(-1)).mean()) >= 0.9
     types = {path: x.dtype for path, x in paths_of(network.params).items()}
+    assert float_kernels(network) == [path for path in types if path.endswith("kernel") and types[path] == jnp.float32]
     excluded = {"encoderblock_0/attention", "head"} if settings.get("exclude") else set()
     for path, short in names.weights.items():
         if path.endswith("kernel") and "MAPHead_0/MultiHead" not in path:
@@ -105,6 +106,7 @@ def test_accuracy_and_bytes(run):
     assert list((run / "quant/w8a8/int8").glob("events.out.*"))
     size = (run / "quant/w8a8/int8/parameters.safetensors").stat().st_size
     assert told["parameter_bytes"]["int8"] <= size
+    assert told["float_kernels"] == []
     assert told["parameter_bytes"]["int8"] < 0.27 * told["parameter_bytes"]["float32"]
 
 

@@ -153,6 +153,28 @@ def test_the_results_of_another_run(sweep, tmp_path, capfd):
     assert (tmp_path / "q/results.json").read_bytes() == before
 
 
+def test_a_place_that_is_a_run_keeps_its_log(sweep, tmp_path, capfd):
+    """Results lie beside a run's own metrics, never instead of them; and in no bucket."""
+    shutil.copytree(sweep / "done", tmp_path / "grid" / "one")
+    log = (tmp_path / "grid" / "one" / "metrics.jsonl").read_bytes()
+    before = sorted(tmp_path.rglob("*"))
+    for run, workdir in ((tmp_path / "grid" / "one",) * 2, (tmp_path / "grid",) * 2):
+        assert quantize(run, "--workdir", workdir) == 2
+        assert f"--workdir: {tmp_path / 'grid' / 'one'} is the directory of a run" in capfd.readouterr().err
+    assert quantize(tmp_path / "grid" / "one", "--workdir", "gs://bucket/place") == 2
+    assert "--workdir=gs:/bucket/place is in a bucket" in capfd.readouterr().err
+    assert quantize("gs://bucket/run") == 2
+    assert "is in a bucket: runs lie on a file system" in capfd.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "grid" / "one" / "metrics.jsonl").read_bytes() == log
+
+
+def test_results_that_are_not_ours(sweep, tmp_path, capfd):
+    (tmp_path / "results.json").write_text('{"step": 3, "metrics": {}}')
+    assert quantize(sweep / "done", "--workdir", tmp_path) == 2
+    assert "results.json is not one of ours: it has no config, float32, estimators, best" in capfd.readouterr().err
+
+
 def test_no_percentile_is_rounded():
     assert QuantSpec(estimators=("percentile",), percentiles=(99.99999, 99.99, 99.990001, 97.0)).measured == [
         "percentile_99.99999",

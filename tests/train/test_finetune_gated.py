@@ -64,6 +64,19 @@ def test_small_weights_and_the_scale():
     np.testing.assert_allclose(scaled, found / 0.25, rtol=1e-4, atol=1e-6)
 
 
+def test_a_gate_that_changes_the_network_is_refused(trained, capfd, tmp_path):
+    """One that is no gate of the paper; and gates of a run that has some already, as without them."""
+    config = f"configs/finetune_gated.py:run={trained}"
+    assert run_here("--config", f"{config},gate=gau", "--workdir", tmp_path / "gau") == 2
+    assert "gate='gau' must be one of linear, mlp, all_heads, none" in capfd.readouterr().err
+    assert run_here("--config", f"{config},steps=2,gate=mlp", "--workdir", tmp_path / "gated") == 0
+    for gate in ("none", "mlp", "linear"):
+        again = f"configs/finetune_gated.py:run={tmp_path / 'gated'},gate={gate}"
+        assert run_here("--config", again, "--workdir", tmp_path / "again") == 2
+        assert "is a run with gates already (gate=mlp): take one without" in capfd.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_run_that_is_none(capfd, tmp_path):
     for run in ("", str(tmp_path)):
         assert run_here("--config", f"configs/finetune_gated.py:run={run}", "--workdir", tmp_path / "gated") == 2

@@ -38,15 +38,18 @@ def extremes(x: Float[Array, "..."]) -> Range:
     return x.min(), x.max()
 
 
-def percentiles(x: Float[Array, "..."], p: Array | float) -> Range:
-    """Linear between neighbours, as numpy.percentile."""
+def percentiles(x: Float[Array, "..."], outside: Array | float) -> Range:
+    """Beyond each end lies a share `outside` of the numbers, at most 0.5; linear between neighbours, as numpy.percentile.
+
+    Ranks are counted from both ends, so that those of the tails are exact however many numbers there are.
+    """
     last = x.size - 1
-    places = jnp.stack([100.0 - jnp.float32(p), jnp.float32(p)]) / 100.0 * last
-    below = jnp.floor(places).astype(jnp.int32)
-    low, high = jnp.split(_smallest(x, jnp.concatenate([below, jnp.minimum(below + 1, last)])), 2)
-    part = places - below
-    found = low + part * (high - low)
-    return found[0], found[1]
+    place = jnp.float32(outside) * last
+    rank = jnp.floor(place).astype(jnp.int32)
+    behind = jnp.minimum(rank + 1, last)
+    low, high, above, below = _smallest(x, jnp.stack([rank, last - rank, behind, last - behind]))
+    part = place - rank
+    return low + part * (above - low), high + part * (below - high)
 
 
 def _smallest(x: Float[Array, "..."], ranks: Int[Array, " r"]) -> Float[Array, " r"]:

@@ -7,7 +7,6 @@ events.out.*     the same for TensorBoard
 int8/            on demand: the member in integers, see quant.int8; its accuracy is in results.json too
 """
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from vit_attn.spec.errors import UserError
 from vit_attn.spec.quant import QuantSpec, as_values
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.metrics import MetricsLog
-from vit_attn.store.run_dir import RunDir, differences, write_json
+from vit_attn.store.run_dir import RunDir, differences, read_json, write_json
 
 RESULTS, RANGES, INT8 = "results.json", "ranges.json", "int8"
 SPREAD = ("accuracy", "top5", "loss")
@@ -30,11 +29,12 @@ SPREAD = ("accuracy", "top5", "loss")
 
 def read_results(folder: Path) -> dict[str, Any] | None:
     """None where nothing is finished."""
-    file = folder / RESULTS
-    try:
-        return json.loads(file.read_text()) if file.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+    found = read_json(folder / RESULTS)
+    if found is not None and (lost := [key for key in ("step", "config", FLOAT, "estimators", "best") if key not in found]):
+        raise UserError(
+            f"{folder / RESULTS} is not one of ours: it has no {', '.join(lost)}; take another --workdir, or delete it"
+        )
+    return found
 
 
 def check_same(folder: Path, results: dict[str, Any], quant: QuantSpec) -> None:

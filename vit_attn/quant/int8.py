@@ -27,7 +27,7 @@ from vit_attn.parallel.mesh import replicated
 from vit_attn.parallel.processes import say
 from vit_attn.quant.files import INT8, RANGES
 from vit_attn.quant.grid import Grid, highest_of
-from vit_attn.quant.measure import common_mesh, evaluate, in_float32
+from vit_attn.quant.measure import common_mesh, evaluate, in_float32, in_small_batches
 from vit_attn.quant.names import Names, names_of
 from vit_attn.quant.network import IntegerNetwork, Rounded, integer_network
 from vit_attn.spec.model import ModelSpec
@@ -66,7 +66,8 @@ def write_int8(
     sizes = {"float32": sum(4 * x.size for x in jax.tree.leaves(params)), "int8": sum(x.nbytes for x in arrays.values())}
     told = {"run": results["run"], "step": step, "config": as_values(quant), "estimator": estimator, "int8": accuracy}
     points = {name: {key: row[key] for key in ("scale", "zero")} for name, row in found["activations"][estimator][0].items()}
-    write_json(folder / RANGES, {**told, "simulated": simulated, "parameter_bytes": sizes, "activations": points})
+    told |= {"simulated": simulated, "parameter_bytes": sizes, "float_kernels": float_kernels(network)}
+    write_json(folder / RANGES, {**told, "activations": points})
     share = sizes["int8"] / sizes["float32"]
     say(
         f"{folder}: INT8 accuracy {accuracy['accuracy']:.4f} (simulated {simulated['accuracy']:.4f}, {estimator}); "
@@ -100,6 +101,11 @@ def files_of(params: Any, rounded: Rounded) -> dict[str, np.ndarray]:
     return arrays
 
 
+def float_kernels(network: IntegerNetwork) -> list[str]:
+    """Those that are multiplied in floating point: excluded, of gates, or of inputs that have no grid."""
+    return [path for path, x in paths_of(network.params).items() if path.endswith("kernel") and x.dtype != jnp.int8]
+
+
 def program_of(spec: RunSpec, network: IntegerNetwork) -> bytes:
     """StableHLO: images in bytes -> logits."""
     model, numbers = uniform(in_float32(spec.model), network), knobs_of(spec).attention
@@ -108,7 +114,7 @@ def program_of(spec: RunSpec, network: IntegerNetwork) -> bytes:
 
 def evaluated(spec: RunSpec, network: IntegerNetwork) -> dict[str, float]:
     """Its metrics on the validation split."""
-    spec = dataclasses.replace(spec, model=uniform(in_float32(spec.model), network))
+    spec = dataclasses.replace(in_small_batches(spec), model=uniform(in_float32(spec.model), network))
     view, mesh = validation(spec).passes["split"], common_mesh(spec.eval.batch_images)
     put = lambda tree: jax.device_put(tree, replicated(mesh))
     knobs = put(jax.tree.map(np.float32, knobs_of(spec)))

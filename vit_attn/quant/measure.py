@@ -33,6 +33,7 @@ from vit_attn.spec.quant import QuantSpec
 from vit_attn.spec.run import Knobs, RunSpec, knobs_of, static_of
 
 FLOAT, PREFIX = "float32", "val"
+EVALUATED = 256  # images a device at a time
 Learned = dict[str, Calibrating]  # of points, by path
 
 
@@ -62,11 +63,17 @@ class Prepared:
 
 def prepare(run: RunSpec, params: Any, quant: QuantSpec) -> Prepared:
     """Raises UserError for a pattern without a match, weights that are not finite, a split that is missing or overlaps."""
-    run = dataclasses.replace(run, model=in_float32(run.model))
+    run = dataclasses.replace(in_small_batches(run), model=in_float32(run.model))
     names = names_of(dataclasses.replace(run.model, scan_layers=False), params, quant)  # a scan would sort them
     evaluator = validation(run)
     source = calibration_source(run, quant, evaluator.passes["split"].source)
     return Prepared(run, quant, params, names, weight_grids(params, names, quant), source, evaluator)
+
+
+def in_small_batches(run: RunSpec) -> RunSpec:
+    """Points hold all attention weights, which a run's own attention may never make: it may evaluate more images at once."""
+    batch_images = min(run.eval.batch_images, EVALUATED * len(jax.devices()))
+    return dataclasses.replace(run, eval=dataclasses.replace(run.eval, batch_images=batch_images))
 
 
 def in_float32(model: ModelSpec) -> ModelSpec:

@@ -23,6 +23,11 @@ class Member:
     def check(self, quant: QuantSpec) -> None:
         """Raises UserError if the results could not be written, or are there for other settings."""
         check_writable(self.out)
+        if RunDir(self.out).spec() is not None:  # whose metrics.jsonl and event files would be replaced
+            raise UserError(
+                f"--workdir: {self.out} is the directory of a run: leave --workdir out, and results go to quant/ in there, or "
+                "take another one"
+            )
         if (results := read_results(self.out)) is not None:
             check_same(self.out, results, quant)
             if (spec := self.run_dir.spec()) is not None:

@@ -31,7 +31,7 @@ class Calibrating:
     highest: Float[Array, ""]  # 2^b - 1
     on: Bool[Array, ""]
     momentum: Float[Array, ""]
-    percentile: Float[Array, ""]
+    outside: Float[Array, ""]  # of a percentile: the share of numbers beyond each end
     low: Float[Array, ""]
     high: Float[Array, ""]
     batches: Int[Array, ""]  # seen so far
@@ -51,7 +51,7 @@ class Calibrating:
 
     def _of_batch(self, x: Float[Array, "..."]) -> tuple[Array, Array]:
         if self.kind == "percentile":
-            return percentiles(x, self.percentile)
+            return percentiles(x, self.outside)
         if self.kind == "mse":
             return least_error(x, self.highest)
         return extremes(x)
@@ -73,7 +73,7 @@ def fresh(estimator: str, bits: int, on: bool, momentum: float) -> Calibrating:
         highest=highest_of(bits),
         on=jnp.bool_(on),
         momentum=number(momentum),
-        percentile=number(p or 100),
+        outside=number((100 - float(p or 100)) / 100),
         low=number(0),
         high=number(0),
         batches=jnp.int32(0),

@@ -106,7 +106,7 @@ def _row(run: RunDir, sweep: SweepFile) -> Row:
     if (spec := run.spec()) is None:
         raise UserError(f"{run.path / 'config.json'} has just gone")
     status = run.status()
-    metrics = {**_numbers(run, status), **aftermath(run.path)}
+    metrics = {**_numbers(run, status), **aftermath(run.path, status.step)}
     hours = metrics.get("speed/core_hours")
     name = run.path.resolve().name
     return Row(

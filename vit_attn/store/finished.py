@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import RunDir
+from vit_attn.store.run_dir import RunDir, check_local
 
 
 def done_members(path: Path, named: str) -> list[RunDir]:
     """Of a directory of runs those that are done; the others are named on stderr. Raises UserError, which calls the directory
     `named`, where there is none."""
+    check_local(path, named)
     runs = [RunDir(config.parent) for config in sorted(path.glob("*/config.json"))]
     if not runs:
         raise UserError(f"{named} holds no run: neither it nor a directory in it has a config.json")

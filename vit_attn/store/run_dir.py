@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -251,8 +252,18 @@ def _check_moved(old: Place, new: Place) -> None:
         )
 
 
+def check_local(path: Path, named: str) -> None:
+    """Raises UserError, which calls it `named`, for a bucket."""
+    if path.parts and re.fullmatch(r"[a-z][a-z0-9]+:", path.parts[0]):
+        raise UserError(
+            f"{named} is in a bucket: runs lie on a file system, where their checkpoints alone may be in a bucket "
+            "(config.loop.ckpt_dir)"
+        )
+
+
 def check_writable(path: Path, key: str = "--workdir") -> None:
     """Raises UserError unless `path` is, or could be made, a directory that takes new files. Leaves nothing behind."""
+    check_local(path, f"{key}={path}")
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists() or folder.is_symlink())
         readonly = os.statvfs(there).f_flag & os.ST_RDONLY

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vit_attn.analysis.outliers.members import Member, members_of, summary_folder
-from vit_attn.analysis.outliers.quantized import quantized_accuracies
+from vit_attn.analysis.outliers.quantized import alike, quantized_of
 from vit_attn.spec.errors import UserError, exit_code_of, one_line
 from vit_attn.spec.flags import Flags
 
@@ -45,13 +45,13 @@ def main(argv: Sequence[str]) -> int:
     from vit_attn.analysis.outliers.look import look_into, open_split
     from vit_attn.analysis.outliers.summary import summary_of, write_summary
 
-    quantized = {member: quantized_accuracies(member.run_dir.path, member.newest) for member in members}
+    quantized = alike({member: quantized_of(member.run_dir.path, member.newest) for member in members})
     sources = [open_split(member, flags.split) for member in members]
     found: dict[Member, dict[str, float]] = {}
     failed: dict[Member, Exception] = {}
     for number, (member, source) in enumerate(zip(members, sources, strict=True), 1):
         try:
-            there = read_metrics(member.out, member.run_dir.path, member.newest, source.split, min(images, len(source)))
+            there = read_metrics(member.out, member.spec, member.newest, source.split, min(images, len(source)))
             if there is None:
                 results = look_into(member, source, images, batch_images)
                 found[member], line = results.metrics, results.line
@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
             failed[member] = error
     if not found:
         raise next(iter(failed.values()))
-    print(write_summary(folder, summary_of(found, quantized)))
+    how = {name: one for member in found for name, one in quantized[member].items()}
+    print(write_summary(folder, summary_of(found, quantized), how))
     for member, why in failed.items():
         print(f"failed: {member.name}: {one_line(why) or type(why).__name__}", file=sys.stderr)
     return 1 if failed else 0

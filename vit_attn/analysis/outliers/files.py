@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,25 @@ from vit_attn.analysis.outliers.results import Results
 from vit_attn.analysis.outliers.sample import Sample
 from vit_attn.analysis.outliers.summary import COLUMNS
 from vit_attn.spec.model import ModelSpec
-from vit_attn.store.run_dir import read_json, write_json
+from vit_attn.spec.run import RunSpec
+from vit_attn.store.run_dir import differences, read_json, write_json
 
 RESULTS = "outliers.json"
 NAMES = {"MlpBlock_0": "mlp", ATTENTION: "attention"}
 Row = Sequence[Any]
 
 
-def read_metrics(out: Path, run: Path, step: int, split: str, images: int) -> dict[str, float] | None:
-    """Of results that are there already, of the same checkpoint and as many images. Raises UserError for a broken file."""
+def read_metrics(out: Path, spec: RunSpec, step: int, split: str, images: int) -> dict[str, float] | None:
+    """Of results that are there already, of the same run, checkpoint and images. Raises UserError for a broken file."""
     found = read_json(out / RESULTS) or {}
-    same = {"run": str(run), "step": step, "split": split, "images": images}
     metrics: dict[str, float] = found.get("metrics", {})
+    if "run_config" not in found or differences(found["run_config"], asdict(spec)):
+        return None
+    same = {"step": step, "split": split, "images": images}
     return metrics if found.items() >= same.items() and metrics.keys() >= {f"{PREFIX}/{name}" for name in COLUMNS} else None
 
 
-def write(out: Path, run: Path, results: Results, sample: Sample) -> None:
+def write(out: Path, run: Path, spec: RunSpec, results: Results, sample: Sample) -> None:
     """outliers.json comes last: where it is, the tables are, and the figures if they were drawn before."""
     outliers = results.statistics.outliers
     _table(out / "layers.csv", ["tensor", "layer", "inf_norm", "kurtosis"], _of_layers(results.metrics, sample.model.depth))
@@ -39,14 +43,15 @@ def write(out: Path, run: Path, results: Results, sample: Sample) -> None:
     _table(out / "by_token.csv", ["tensor", "layer", "token", "row", "column", "outliers"], rows)
     columns = ["head", "image", "token", "row", "column", "outliers", "weight_times_L", "value_norm", "update_norm"]
     _table(out / "heads.csv", columns, _of_tokens(sample))
-    write_json(out / RESULTS, values_of(run, results, sample.indices))
+    write_json(out / RESULTS, values_of(run, spec, results, sample.indices))
 
 
-def values_of(run: Path, results: Results, sample_images: list[int]) -> dict[str, Any]:
+def values_of(run: Path, spec: RunSpec, results: Results, sample_images: list[int]) -> dict[str, Any]:
     """`metrics` are flat, for reports; the rest says what they are of."""
     heads = results.heads
     return {
         "run": str(run),
+        "run_config": asdict(spec),
         "step": results.step,
         "split": results.split,
         "images": results.statistics.images,

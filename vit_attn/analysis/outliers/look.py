@@ -65,4 +65,4 @@ def _write(member: Member, results: Results, sample: Sample) -> None:
     logged = logged_outliers(member.run_dir.metrics())
     member.out.mkdir(parents=True, exist_ok=True)
     draw_all(member.out, f"{member.name}, step {results.step}", results, sample, logged)
-    write(member.out, member.run_dir.path, results, sample)
+    write(member.out, member.run_dir.path, member.spec, results, sample)

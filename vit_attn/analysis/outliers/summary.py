@@ -17,6 +17,7 @@ from rich.table import Table as Printed
 
 from vit_attn.analysis.outliers.members import Member
 from vit_attn.analysis.outliers.metrics import PREFIX
+from vit_attn.analysis.outliers.quantized import Quantized
 from vit_attn.report.table import PLAIN_WIDTH
 from vit_attn.report.varied import short_name
 from vit_attn.spec.run import flat
@@ -49,7 +50,7 @@ class Method:
 
 
 def summary_of(
-    found: Mapping[Member, Mapping[str, float]], quantized: Mapping[Member, Mapping[str, list[float]]]
+    found: Mapping[Member, Mapping[str, float]], quantized: Mapping[Member, Mapping[str, Quantized]]
 ) -> list[Method]:
     """From the metrics of each member, and the accuracies of its quantized forms, in the order in which members come."""
     settings = {member: _settings(member) for member in found}
@@ -64,8 +65,8 @@ def summary_of(
     return list(methods.values())
 
 
-def write_summary(folder: Path, methods: Sequence[Method]) -> str:
-    """summary.csv and summary.json; and the table, to be printed."""
+def write_summary(folder: Path, methods: Sequence[Method], quantized: Mapping[str, Quantized]) -> str:
+    """summary.csv and summary.json; and the table, with how it was quantized, to be printed."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(column for method in methods for column in method.values))
     with open(folder / "summary.csv", "w", newline="") as handle:
@@ -84,8 +85,10 @@ def write_summary(folder: Path, methods: Sequence[Method]) -> str:
         }
         for m in methods
     ]
-    write_json(folder / "summary.json", {"std": "of n - 1", "rows": rows})
-    return f"{_printed(methods, columns)}Summary: {folder / 'summary.csv'}"
+    how = {name: one.how for name, one in quantized.items()}
+    write_json(folder / "summary.json", {"std": "of n - 1", "quantized": how, "rows": rows})
+    told = "".join(f"{name}: {text}\n" for name, text in how.items())
+    return f"{_printed(methods, columns)}{told}Summary: {folder / 'summary.csv'}"
 
 
 def _settings(member: Member) -> dict[str, Any]:
@@ -98,12 +101,12 @@ def _settings(member: Member) -> dict[str, Any]:
     }
 
 
-def _values(member: Member, metrics: Mapping[str, float], quantized: Mapping[str, list[float]]) -> dict[str, list[float]]:
+def _values(member: Member, metrics: Mapping[str, float], quantized: Mapping[str, Quantized]) -> dict[str, list[float]]:
     """By column. Accuracy is in percent; core-hours are those of training (for Table 11's overhead)."""
     logged = member.run_dir.status().metrics
     found = {name: [times * logged[metric]] for name, (metric, times) in LOGGED.items() if metric in logged}
     found |= {name: [metrics[f"{PREFIX}/{name}"]] for name in COLUMNS}
-    return {**found, **quantized}
+    return {**found, **{f"{name}_accuracy": one.accuracies for name, one in quantized.items()}}
 
 
 def _printed(methods: Sequence[Method], columns: Sequence[str]) -> str:
