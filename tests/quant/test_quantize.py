@@ -1,5 +1,6 @@
 """The command over real runs: what it writes, that it writes it once and the same again, and every mistake of the user's."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -173,6 +174,16 @@ def test_results_that_are_not_ours(sweep, tmp_path, capfd):
     (tmp_path / "results.json").write_text('{"step": 3, "metrics": {}}')
     assert quantize(sweep / "done", "--workdir", tmp_path) == 2
     assert "results.json is not one of ours: it has no config, float32, estimators, best" in capfd.readouterr().err
+
+
+def test_no_more_images_at_once_than_fit(sweep):
+    """A point holds all attention weights of a batch: the run's own may be of thousands of images."""
+    from vit_attn.quant.measure import EVALUATED, in_small_batches
+
+    spec = RunDir(sweep / "done").spec()
+    assert in_small_batches(spec) == spec  # 16 images
+    large = dataclasses.replace(spec, eval=dataclasses.replace(spec.eval, batch_images=10**5))
+    assert in_small_batches(large).eval.batch_images == EVALUATED * 8  # devices
 
 
 def test_no_percentile_is_rounded():
