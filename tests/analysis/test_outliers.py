@@ -36,8 +36,8 @@ PLACES = {
     "norm_1": "norm_1",
 }
 KINDS = {"plain": PLAIN, "gated": GATED, "relu": RELU}
-DIM, PATCHES = 17, (5, 15)
-READER = 1  # the head of block 1 that is made to attend to the planted tokens
+DIM, PATCHES = 18, (5, 15)
+READER = 0  # the head of block 1 that is made to attend to the planted tokens
 
 
 @pytest.fixture(scope="module", params=KINDS)
