@@ -92,6 +92,7 @@ def test_percentiles_of_any_numbers(x, p):
     np.testing.assert_allclose(
         percentiles(jnp.asarray(x), (100 - p) / 100), np.percentile(x.astype(np.float64), [100 - p, p]), rtol=2e-3, atol=1e-30
     )
+    np.testing.assert_array_equal(percentiles(jnp.asarray(x), 0.0), [x.min(), x.max()])
 
 
 @pytest.mark.parametrize("p", [99.999, 100.0])
