@@ -36,4 +36,4 @@ def _order(row: Row) -> tuple[bool, float, float]:
 
 def _label(row: Row) -> str:
     gamma, zeta = _numbers(row)
-    return f"γ = {gamma:g}, ζ = {zeta:g}"
+    return f"γ = {gamma:.4g}, ζ = {zeta:.4g}"
