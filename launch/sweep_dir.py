@@ -22,7 +22,8 @@ from zlib import crc32
 from launch.grid import Grid
 from launch.journal import Journal
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import FINISHED, RunDir, check_writable, differences, file_lock, write_json
+from vit_attn.store.run_dir import FINISHED, RunDir, differences, file_lock, write_json
+from vit_attn.store.writable import check_writable
 
 SHOWN = 4  # names in an error message
 

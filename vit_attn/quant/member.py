@@ -11,7 +11,8 @@ from vit_attn.quant.measure import measure, prepare
 from vit_attn.quant.progress import Progress
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.quant import QuantSpec
-from vit_attn.store.run_dir import RunDir, check_writable, file_lock
+from vit_attn.store.run_dir import RunDir, file_lock
+from vit_attn.store.writable import check_writable
 from vit_attn.train.saved import saved_params
 
 

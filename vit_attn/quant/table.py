@@ -8,7 +8,7 @@ from rich.table import Table
 
 from vit_attn.quant.files import INT8
 from vit_attn.quant.measure import FLOAT
-from vit_attn.spec.quant import QuantSpec
+from vit_attn.spec.quant import QuantSpec, told
 
 HEAD = ("member", "estimator", "accuracy", "std", "change", "loss", "")
 
@@ -35,9 +35,6 @@ def results_table(found: Mapping[str, dict[str, Any]], quant: QuantSpec) -> Tabl
 def results_line(results: dict[str, Any], quant: QuantSpec) -> str:
     """ "w8a8 accuracy 0.8683 +- 0.0006 (float32 0.8700): running_min_max on 3 x 16 x 32 images of 'train'; ..."."""
     best = results["estimators"][results["best"]]
-    images = f"{quant.repeats} x {quant.batches} x {quant.batch_images} images of {results['calibration_split']!r}"
-    channels = "a channel" if quant.per_channel else "a tensor"
-    quantized = f"{quant.name} accuracy {best['accuracy']:.4f} +- {best['accuracy_std']:.4f}"
-    how = f"{results['best']} on {images}; weights {quant.weight_estimator}, a range {channels}"
-    exact = f"{FLOAT} {results[FLOAT]['accuracy']:.4f}"
-    return f"{quantized} ({exact}): {how}; excluded: {', '.join(results['excluded']) or 'nothing'}"
+    accuracy = f"{quant.name} accuracy {best['accuracy']:.4f} +- {best['accuracy_std']:.4f}"
+    how = told(quant, results["best"], results["calibration_split"], results["excluded"])
+    return f"{accuracy} ({FLOAT} {results[FLOAT]['accuracy']:.4f}): {how}"

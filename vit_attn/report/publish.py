@@ -10,7 +10,7 @@ from vit_attn.report.collect import Row, collect
 from vit_attn.report.metric import Metric, check_metric
 from vit_attn.report.table import missing_lines, results_table, write_csv, write_markdown
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import check_writable
+from vit_attn.store.writable import check_writable
 
 with epy.lazy_imports():  # matplotlib takes its time, the first time on a machine many seconds: not for a --help
     from vit_attn.report import chart_csv, figure, page

@@ -1,7 +1,7 @@
 """What post-training quantization is to do. Every default lives here, once. See vit_attn.quantize."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,13 @@ def check_int8(spec: QuantSpec) -> None:
     for key in ("weight_bits", "activation_bits"):
         if (bits := getattr(spec, key)) > 8:
             raise UserError(f"config.{key}={bits}: INT8 holds at most 8 bits; take fewer, or leave out --int8 and --export")
+
+
+def told(spec: QuantSpec, estimator: str, split: str, excluded: Sequence[str]) -> str:
+    """ "running_min_max on 3 x 16 x 32 images of 'train'; weights min_max, a range a tensor; excluded: nothing"."""
+    images = f"{spec.repeats} x {spec.batches} x {spec.batch_images} images of {split!r}"
+    weights = f"weights {spec.weight_estimator}, a range a {'channel' if spec.per_channel else 'tensor'}"
+    return f"{estimator} on {images}; {weights}; excluded: {', '.join(excluded) or 'nothing'}"
 
 
 def as_values(spec: QuantSpec) -> dict[str, Any]:

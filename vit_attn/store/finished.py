@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from vit_attn.spec.errors import UserError
-from vit_attn.store.run_dir import RunDir, check_local
+from vit_attn.store.run_dir import RunDir
+from vit_attn.store.writable import check_local
 
 
 def done_members(path: Path, named: str) -> list[RunDir]:

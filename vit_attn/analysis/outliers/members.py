@@ -7,7 +7,8 @@ from pathlib import Path
 from vit_attn.spec.errors import UserError
 from vit_attn.spec.run import RunSpec
 from vit_attn.store.finished import done_members
-from vit_attn.store.run_dir import RunDir, check_writable
+from vit_attn.store.run_dir import RunDir
+from vit_attn.store.writable import check_writable
 
 FOLDER = "outliers"
 

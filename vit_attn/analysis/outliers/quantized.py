@@ -4,30 +4,21 @@ import json
 import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from vit_attn.spec.errors import UserError
+from vit_attn.spec.quant import QuantSpec, as_values, resolve_quant, told
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Quantized(NamedTuple):
-    """`accuracies`: of each calibration subset, in percent, of the best estimator. `config`: as vit_attn/spec/quant.py."""
+    """`accuracies`: of each calibration subset, in percent, of the best estimator."""
 
     file: Path
     accuracies: list[float]
-    config: dict[str, Any]
-    split: str
-    excluded: list[str]
-
-    @property
-    def how(self) -> str:
-        """ "running_min_max on 3 x 16 x 32 images of 'train'; weights min_max, a range a tensor; excluded: nothing"."""
-        of = self.config
-        best = "the best of " if len(of["estimators"]) > 1 or "all" in of["estimators"] else ""
-        images = f"{of['repeats']} x {of['batches']} x {of['batch_images']} images of {self.split!r}"
-        weights = f"weights {of['weight_estimator']}, a range {'a channel' if of['per_channel'] else 'a tensor'}"
-        return f"{best}{', '.join(of['estimators'])} on {images}; {weights}; excluded: {', '.join(self.excluded) or 'nothing'}"
+    spec: QuantSpec
+    how: str
 
 
 def quantized_of(run: Path, step: int) -> dict[str, Quantized]:
@@ -41,10 +32,11 @@ def quantized_of(run: Path, step: int) -> dict[str, Quantized]:
                 continue
             repeats = results["estimators"][results["best"]]["repeats"]
             accuracies = [100 * float(one["accuracy"]) for one in repeats]
-            found[file.parent.name] = Quantized(
-                file, accuracies, results["config"], results["calibration_split"], results["excluded"]
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            spec = resolve_quant(results["config"])
+            best = f"{'the best of ' if len(spec.measured) > 1 else ''}{', '.join(spec.measured)}"
+            how = told(spec, best, results["calibration_split"], results["excluded"])
+            found[file.parent.name] = Quantized(file, accuracies, spec, how)
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
     return found
 
@@ -55,10 +47,9 @@ def alike(quantized: Mapping[Key, Mapping[str, Quantized]]) -> dict[Key, dict[st
     kept: dict[Key, dict[str, Quantized]] = {key: {} for key in quantized}
     for key, several in quantized.items():
         for name, one in several.items():
-            there = first.setdefault(name, one).config
-            if different := [setting for setting in {**there, **one.config} if there.get(setting) != one.config.get(setting)]:
-                told = "; ".join(f"{s}: {one.config.get(s)!r} here, {there.get(s)!r} there" for s in different)
-                _note(one.file, f"its settings are not those of {first[name].file}: {told}")
+            here, there = as_values(one.spec), as_values(first.setdefault(name, one).spec)
+            if different := [f"{s}: {here[s]!r} here, {there[s]!r} there" for s in here if here[s] != there[s]]:
+                _note(one.file, f"its settings are not those of {first[name].file}: {'; '.join(different)}")
             else:
                 kept[key][name] = one
     return kept
