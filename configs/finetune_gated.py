@@ -28,12 +28,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict(json.loads(file.read_text()))
     if a["gate"] not in GATES:
         raise ValueError(f"argument gate={a['gate']!r} must be one of {', '.join(GATES)}")
+    if (there := config.model.attention.gate) != "none":
+        raise ValueError(f"argument run={a['run']!r} is a run with gates already (gate={there}): take one without")
     steps = a["steps"] or max(config.train.steps // 10, 1)
 
     config.seed = a["seed"]
     config.init_from = a["run"]
-    if (there := config.model.attention.gate) != "none":
-        raise ValueError(f"argument run={a['run']!r} is a run with gates already (gate={there}): take one without")
     config.model.attention.gate = a["gate"]
     if a["gate"] != "none":
         config.model.attention.update({"pi_init": a["pi_init"], "gate_std": a["std"], "gate_rescale": True})
