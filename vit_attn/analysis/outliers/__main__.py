@@ -18,6 +18,7 @@ from the mean of its tensor (one image's L x D numbers): arXiv:2306.12929, secti
 
 and into --workdir, or outliers/ of the first path, summary.csv and summary.json: mean and std over seeds of accuracy, infinity
 norm and kurtosis, and of the accuracies of quantized forms where RUN/quant/*/results.json is there (Table 7 of the paper).
+Results of another checkpoint, or of other settings than the first member's of that name, are left out of it, and named.
 The same command goes on where it was interrupted: a member whose outliers.json is there, for the same checkpoint and
 images, is not looked into again. One that cannot be looked into is named at the end; the others go on. Exit codes: 0 written,
 1 a member failed, 2 bad input.
